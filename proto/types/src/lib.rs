@@ -1,0 +1,3 @@
+//! Ids, units and the migration life cycle: the words every part of Evenkeel shares.
+//!
+//! This crate imports nothing of ours and does no I/O.
