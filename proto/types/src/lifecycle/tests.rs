@@ -1,0 +1,209 @@
+//! Facts about the transition function; every path is walked by random events, too.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const COPYING: MigrationState =
+    MigrationState::Running(CopyFacts { abort: None, call: None });
+
+/// Feeds events one after the other; returns the last state and all commands.
+fn run(start: MigrationState, events: &[Event]) -> (MigrationState, Vec<Command>) {
+    events.iter().fold((start, vec![]), |(state, mut commands), &event| {
+        let (next, more) = state.step(event);
+        commands.extend(more);
+        (next, commands)
+    })
+}
+
+fn check(events: &[Event], expected: MigrationState) {
+    let (state, _) = run(MigrationState::Ordered, events);
+    assert_eq!(state, expected, "{events:?}");
+}
+
+#[test]
+fn the_plain_path_ends_at_the_target() {
+    use Event::*;
+    let events = [
+        Admitted,
+        Prepared,
+        SwitchoverSeen,
+        CallReturned(CallResult::Ok),
+        Asked(Whereabouts::Target),
+    ];
+    let (state, commands) = run(MigrationState::Ordered, &events);
+    assert_eq!(state, MigrationState::Ended(Outcome::Done));
+    assert_eq!(
+        commands,
+        [
+            Command::PrepareTarget,
+            Command::StartCopy,
+            Command::AskBothHosts,
+            Command::ReleaseTarget
+        ]
+    );
+}
+
+#[test]
+fn an_error_of_the_call_is_no_proof_of_failure() {
+    use Event::*;
+    check(
+        &[Admitted, Prepared, CallReturned(CallResult::Error), Asked(Whereabouts::Target)],
+        MigrationState::Ended(Outcome::Done),
+    );
+}
+
+#[test]
+fn success_of_the_call_is_no_proof_of_success() {
+    use Event::*;
+    check(
+        &[Admitted, Prepared, CallReturned(CallResult::Ok), Asked(Whereabouts::Source)],
+        MigrationState::Ended(Outcome::Failed {
+            reason: FailureReason::Libvirt,
+            guest: Whereabouts::Source,
+        }),
+    );
+}
+
+#[test]
+fn a_cancelled_copy_that_finished_anyway_is_done() {
+    use Event::*;
+    check(
+        &[
+            Admitted,
+            Prepared,
+            CancelRequested,
+            CallReturned(CallResult::Ok),
+            Asked(Whereabouts::Target),
+        ],
+        MigrationState::Ended(Outcome::Done),
+    );
+}
+
+#[test]
+fn a_cancelled_copy_ends_at_the_source() {
+    use Event::*;
+    check(
+        &[
+            Admitted,
+            Prepared,
+            CancelRequested,
+            CallReturned(CallResult::Error),
+            Asked(Whereabouts::Unsettled),
+            Asked(Whereabouts::Source),
+        ],
+        MigrationState::Ended(Outcome::Cancelled),
+    );
+}
+
+#[test]
+fn an_adopted_preparation_has_touched_nothing() {
+    let (state, commands) =
+        run(MigrationState::Preparing, &[Event::Adopted { job_running: false }]);
+    assert_eq!(
+        state.outcome(),
+        Some(Outcome::Failed {
+            reason: FailureReason::Interrupted,
+            guest: Whereabouts::Source
+        })
+    );
+    assert_eq!(commands, [Command::ReleaseTarget]);
+}
+
+#[test]
+fn an_adopted_copy_is_followed_or_settled_but_never_started_again() {
+    let (state, commands) = COPYING.step(Event::Adopted { job_running: true });
+    assert_eq!((state, commands), (COPYING, vec![Command::FollowJob]));
+    let (state, commands) = COPYING.step(Event::Adopted { job_running: false });
+    assert_eq!(state.as_str(), "switching");
+    assert_eq!(commands, [Command::AskBothHosts]);
+}
+
+#[test]
+fn a_guest_on_both_hosts_is_unknown_at_once_and_stays_open() {
+    use Event::*;
+    check(
+        &[Admitted, Prepared, CallReturned(CallResult::Error), Asked(Whereabouts::Both)],
+        MigrationState::Unknown {
+            facts: CopyFacts { abort: None, call: Some(CallResult::Error) },
+            last: Whereabouts::Both,
+        },
+    );
+}
+
+#[test]
+fn silent_hosts_park_the_migration_until_they_answer() {
+    use Event::*;
+    let silent = [
+        Admitted,
+        Prepared,
+        CallReturned(CallResult::Error),
+        Asked(Whereabouts::Unanswered),
+        GaveUp,
+        Asked(Whereabouts::Unanswered),
+    ];
+    let (parked, _) = run(MigrationState::Ordered, &silent);
+    assert_eq!(parked.as_str(), "unknown");
+    let (state, _) = parked.step(Asked(Whereabouts::Target));
+    assert_eq!(state, MigrationState::Ended(Outcome::Done));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let place = prop_oneof![
+        Just(Whereabouts::Source),
+        Just(Whereabouts::Target),
+        Just(Whereabouts::Both),
+        Just(Whereabouts::Nowhere),
+        Just(Whereabouts::Unsettled),
+        Just(Whereabouts::Unanswered),
+    ];
+    let call =
+        prop_oneof![Just(CallResult::Ok), Just(CallResult::Error), Just(CallResult::Unseen)];
+    prop_oneof![
+        Just(Event::Admitted),
+        Just(Event::Refused(Refusal::NoMemory)),
+        Just(Event::Prepared),
+        Just(Event::CancelRequested),
+        Just(Event::DeadlinePassed),
+        Just(Event::SwitchoverSeen),
+        call.prop_map(Event::CallReturned),
+        any::<bool>().prop_map(|job_running| Event::Adopted { job_running }),
+        place.prop_map(Event::Asked),
+        Just(Event::GaveUp),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_started_migration_ends_only_on_both_hosts_word(
+        events in prop::collection::vec(any_event(), 0..40),
+    ) {
+        let mut state = MigrationState::Ordered;
+        let mut started = false;
+        for event in events {
+            let (next, commands) = state.step(event);
+            if started && state.outcome().is_none() {
+                if let Some(outcome) = next.outcome() {
+                    let Event::Asked(place) = event else {
+                        return Err(TestCaseError::fail(format!("ended on {event:?}")));
+                    };
+                    prop_assert_eq!(outcome == Outcome::Done, place == Whereabouts::Target);
+                }
+            }
+            prop_assert!(!(started && commands.contains(&Command::StartCopy)), "started twice");
+            started |= commands.contains(&Command::StartCopy);
+            if state.outcome().is_some() {
+                prop_assert_eq!(next, state);
+                prop_assert!(commands.is_empty());
+            }
+            state = next;
+        }
+    }
+
+    #[test]
+    fn states_survive_serde(events in prop::collection::vec(any_event(), 0..12)) {
+        let (state, _) = run(MigrationState::Ordered, &events);
+        let text = serde_json::to_string(&state).unwrap();
+        prop_assert_eq!(serde_json::from_str::<MigrationState>(&text).unwrap(), state);
+    }
+}

@@ -1,0 +1,151 @@
+//! Where a guest is, judged from what both hosts say: the only evidence that closes a migration.
+//!
+//! libvirt's call may fail although the guest has moved, and leaves paused halves behind. So each host says
+//! what it has ([`Presence`]) and [`Whereabouts::judge`] says what that means. Pure; asks nobody itself.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What one host says of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// No such guest here, not even a definition.
+    Absent,
+    /// A definition without a process; also what stays of a guest that has moved away.
+    ShutOff,
+    /// A process that executes the guest.
+    Running,
+    /// A process that was paused by an operator or by an error, not by a migration.
+    Paused,
+    /// A process paused by a migration: a target's half while copying, or a source after switch-over.
+    PausedByMigration,
+}
+
+impl Presence {
+    /// The fixed name used on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::ShutOff => "shut_off",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::PausedByMigration => "paused_by_migration",
+        }
+    }
+
+    /// Whether the guest's memory is held by a process here that could be (or is) the living one.
+    fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What both hosts' answers mean together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whereabouts {
+    /// Alive at the source, and the target has nothing of it.
+    Source,
+    /// Alive at the target, and the source has at most a definition.
+    Target,
+    /// Alive on both: the one thing that must never be. Nothing is done to it automatically.
+    Both,
+    /// No living process on either host: it died.
+    Nowhere,
+    /// The answers do not decide yet: half-states that libvirt is about to tidy, or that need an operator.
+    Unsettled,
+    /// At least one host has not answered.
+    Unanswered,
+}
+
+impl Whereabouts {
+    /// Judges from the answers of source and target; `None` stands for a host that did not answer.
+    ///
+    /// **Invariant:** `Source` and `Target` are only said when the other host has no process of the guest
+    /// (test `a_process_on_the_other_host_never_settles`).
+    #[must_use]
+    pub fn judge(source: Option<Presence>, target: Option<Presence>) -> Self {
+        let (Some(source), Some(target)) = (source, target) else {
+            return Self::Unanswered;
+        };
+        let empty = |p| matches!(p, Presence::Absent | Presence::ShutOff);
+        match (source, target) {
+            (s, t) if s.is_alive() && t.is_alive() => Self::Both,
+            (s, t) if s.is_alive() && empty(t) => Self::Source,
+            (s, t) if empty(s) && t.is_alive() => Self::Target,
+            (s, t) if empty(s) && empty(t) => Self::Nowhere,
+            _ => Self::Unsettled,
+        }
+    }
+
+    /// The fixed name used on the wire and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+            Self::Both => "both",
+            Self::Nowhere => "nowhere",
+            Self::Unsettled => "unsettled",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Presence::{Absent, Paused, PausedByMigration, Running, ShutOff};
+
+    const ALL: [Presence; 5] = [Absent, ShutOff, Running, Paused, PausedByMigration];
+
+    #[test]
+    fn a_silent_host_leaves_the_question_open() {
+        for p in ALL {
+            assert_eq!(Whereabouts::judge(Some(p), None), Whereabouts::Unanswered);
+            assert_eq!(Whereabouts::judge(None, Some(p)), Whereabouts::Unanswered);
+        }
+    }
+
+    #[test]
+    fn a_process_on_the_other_host_never_settles() {
+        for source in ALL {
+            for target in ALL {
+                let said = Whereabouts::judge(Some(source), Some(target));
+                if matches!(target, Running | Paused | PausedByMigration) {
+                    assert_ne!(said, Whereabouts::Source, "{source} {target}");
+                }
+                if matches!(source, Running | Paused | PausedByMigration) {
+                    assert_ne!(said, Whereabouts::Target, "{source} {target}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_cases_seen_in_the_lab_are_told_apart() {
+        let judge = |s, t| Whereabouts::judge(Some(s), Some(t));
+        // Moved, source definition left behind because its libvirtd was killed at switch-over.
+        assert_eq!(judge(ShutOff, Running), Whereabouts::Target);
+        // Source left paused after switch-over: never resumed by us, needs an operator or libvirt.
+        assert_eq!(judge(PausedByMigration, Running), Whereabouts::Unsettled);
+        // The target's half while copying.
+        assert_eq!(judge(Running, PausedByMigration), Whereabouts::Unsettled);
+        assert_eq!(judge(Running, Running), Whereabouts::Both);
+        assert_eq!(judge(ShutOff, Absent), Whereabouts::Nowhere);
+    }
+}
