@@ -21,14 +21,22 @@ pub struct InvalidId {
 
 impl fmt::Display for InvalidId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid {} {:?}: expected {}", self.kind, self.given, self.expected)
+        write!(
+            f,
+            "invalid {} {:?}: expected {}",
+            self.kind, self.given, self.expected
+        )
     }
 }
 
 impl std::error::Error for InvalidId {}
 
 fn invalid(kind: &'static str, given: &str, expected: &'static str) -> InvalidId {
-    InvalidId { kind, given: given.chars().take(64).collect(), expected }
+    InvalidId {
+        kind,
+        given: given.chars().take(64).collect(),
+        expected,
+    }
 }
 
 macro_rules! text_id {
@@ -78,7 +86,11 @@ impl FromStr for HostName {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if text.is_empty() || text.len() > MAX_HOST_NAME || !text.chars().all(allowed) {
-            return Err(invalid("host name", text, "letters, digits, '.', '-' or '_'"));
+            return Err(invalid(
+                "host name",
+                text,
+                "letters, digits, '.', '-' or '_'",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -95,7 +107,9 @@ impl FromStr for GuestId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        canonical_uuid(text).map(Self).ok_or_else(|| invalid("guest id", text, "a UUID"))
+        canonical_uuid(text)
+            .map(Self)
+            .ok_or_else(|| invalid("guest id", text, "a UUID"))
     }
 }
 
@@ -120,7 +134,13 @@ impl OrderId {
     #[must_use]
     pub fn from_random(bits: u128) -> Self {
         let hex = format!("{bits:032x}");
-        let parts = [&hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]];
+        let parts = [
+            &hex[0..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..32],
+        ];
         Self(parts.join("-"))
     }
 
@@ -135,7 +155,9 @@ impl FromStr for OrderId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        canonical_uuid(text).map(Self).ok_or_else(|| invalid("order id", text, "a UUID"))
+        canonical_uuid(text)
+            .map(Self)
+            .ok_or_else(|| invalid("order id", text, "a UUID"))
     }
 }
 
@@ -161,14 +183,21 @@ mod tests {
         for bad in ["", "a/b", "../x", "h 1", "h\u{e9}"] {
             assert!(bad.parse::<HostName>().is_err(), "{bad:?} was accepted");
         }
-        assert_eq!("kvm-1.example_x".parse::<HostName>().map(String::from), Ok("kvm-1.example_x".into()));
+        assert_eq!(
+            "kvm-1.example_x".parse::<HostName>().map(String::from),
+            Ok("kvm-1.example_x".into())
+        );
     }
 
     #[test]
     fn guest_ids_are_canonical() {
         let id: GuestId = "6BA7B810-9DAD-11D1-80B4-00C04FD430C8".parse().unwrap();
         assert_eq!(id.as_str(), "6ba7b810-9dad-11d1-80b4-00c04fd430c8");
-        assert!("6ba7b8109dad11d180b400c04fd430c8".parse::<GuestId>().is_err());
+        assert!(
+            "6ba7b8109dad11d180b400c04fd430c8"
+                .parse::<GuestId>()
+                .is_err()
+        );
     }
 
     #[test]

@@ -252,22 +252,29 @@ fn step_running(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>
         Event::CallReturned(call) => over(facts, call),
         Event::Adopted { job_running: true } => (Running(facts), vec![Command::FollowJob]),
         Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
-        Event::Admitted
-        | Event::Refused(_)
-        | Event::Prepared
-        | Event::Asked(_)
-        | Event::GaveUp => (Running(facts), vec![]),
+        Event::Admitted | Event::Refused(_) | Event::Prepared | Event::Asked(_) | Event::GaveUp => {
+            (Running(facts), vec![])
+        }
     }
 }
 
 fn abort(facts: CopyFacts, cause: AbortCause) -> (MigrationState, Vec<Command>) {
-    let facts = CopyFacts { abort: facts.abort.or(Some(cause)), ..facts };
+    let facts = CopyFacts {
+        abort: facts.abort.or(Some(cause)),
+        ..facts
+    };
     (MigrationState::Running(facts), vec![Command::AbortJob])
 }
 
 fn over(facts: CopyFacts, call: CallResult) -> (MigrationState, Vec<Command>) {
-    let facts = CopyFacts { call: facts.call.or(Some(call)), ..facts };
-    (MigrationState::Switching(facts), vec![Command::AskBothHosts])
+    let facts = CopyFacts {
+        call: facts.call.or(Some(call)),
+        ..facts
+    };
+    (
+        MigrationState::Switching(facts),
+        vec![Command::AskBothHosts],
+    )
 }
 
 fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>) {
@@ -279,9 +286,13 @@ fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Comman
         // Before the call is over an answer is a snapshot of a hand-over under way.
         Event::Asked(_) | Event::GaveUp if facts.call.is_none() => (Switching(facts), vec![]),
         Event::Asked(place) => settle(facts, place, Switching(facts)),
-        Event::GaveUp => {
-            (Unknown { facts, last: Whereabouts::Unanswered }, vec![Command::AskBothHosts])
-        }
+        Event::GaveUp => (
+            Unknown {
+                facts,
+                last: Whereabouts::Unanswered,
+            },
+            vec![Command::AskBothHosts],
+        ),
         // Too late to abort: libvirt decides the hand-over.
         Event::CancelRequested
         | Event::DeadlinePassed
@@ -319,7 +330,12 @@ fn settle(
     open: MigrationState,
 ) -> (MigrationState, Vec<Command>) {
     let end = |outcome| (MigrationState::Ended(outcome), vec![Command::ReleaseTarget]);
-    let failed = |reason| end(Outcome::Failed { reason, guest: place });
+    let failed = |reason| {
+        end(Outcome::Failed {
+            reason,
+            guest: place,
+        })
+    };
     match place {
         Whereabouts::Target => end(Outcome::Done),
         Whereabouts::Source => match facts.abort {
@@ -328,9 +344,10 @@ fn settle(
             None => failed(FailureReason::Libvirt),
         },
         Whereabouts::Nowhere => failed(FailureReason::GuestDied),
-        Whereabouts::Both => {
-            (MigrationState::Unknown { facts, last: place }, vec![Command::AskBothHosts])
-        }
+        Whereabouts::Both => (
+            MigrationState::Unknown { facts, last: place },
+            vec![Command::AskBothHosts],
+        ),
         Whereabouts::Unsettled | Whereabouts::Unanswered => (open, vec![Command::AskBothHosts]),
     }
 }

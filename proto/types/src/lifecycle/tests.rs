@@ -4,16 +4,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-const COPYING: MigrationState =
-    MigrationState::Running(CopyFacts { abort: None, call: None });
+const COPYING: MigrationState = MigrationState::Running(CopyFacts {
+    abort: None,
+    call: None,
+});
 
 /// Feeds events one after the other; returns the last state and all commands.
 fn run(start: MigrationState, events: &[Event]) -> (MigrationState, Vec<Command>) {
-    events.iter().fold((start, vec![]), |(state, mut commands), &event| {
-        let (next, more) = state.step(event);
-        commands.extend(more);
-        (next, commands)
-    })
+    events
+        .iter()
+        .fold((start, vec![]), |(state, mut commands), &event| {
+            let (next, more) = state.step(event);
+            commands.extend(more);
+            (next, commands)
+        })
 }
 
 fn check(events: &[Event], expected: MigrationState) {
@@ -48,7 +52,12 @@ fn the_plain_path_ends_at_the_target() {
 fn an_error_of_the_call_is_no_proof_of_failure() {
     use Event::*;
     check(
-        &[Admitted, Prepared, CallReturned(CallResult::Error), Asked(Whereabouts::Target)],
+        &[
+            Admitted,
+            Prepared,
+            CallReturned(CallResult::Error),
+            Asked(Whereabouts::Target),
+        ],
         MigrationState::Ended(Outcome::Done),
     );
 }
@@ -57,7 +66,12 @@ fn an_error_of_the_call_is_no_proof_of_failure() {
 fn success_of_the_call_is_no_proof_of_success() {
     use Event::*;
     check(
-        &[Admitted, Prepared, CallReturned(CallResult::Ok), Asked(Whereabouts::Source)],
+        &[
+            Admitted,
+            Prepared,
+            CallReturned(CallResult::Ok),
+            Asked(Whereabouts::Source),
+        ],
         MigrationState::Ended(Outcome::Failed {
             reason: FailureReason::Libvirt,
             guest: Whereabouts::Source,
@@ -98,8 +112,10 @@ fn a_cancelled_copy_ends_at_the_source() {
 
 #[test]
 fn an_adopted_preparation_has_touched_nothing() {
-    let (state, commands) =
-        run(MigrationState::Preparing, &[Event::Adopted { job_running: false }]);
+    let (state, commands) = run(
+        MigrationState::Preparing,
+        &[Event::Adopted { job_running: false }],
+    );
     assert_eq!(
         state.outcome(),
         Some(Outcome::Failed {
@@ -123,9 +139,17 @@ fn an_adopted_copy_is_followed_or_settled_but_never_started_again() {
 fn a_guest_on_both_hosts_is_unknown_at_once_and_stays_open() {
     use Event::*;
     check(
-        &[Admitted, Prepared, CallReturned(CallResult::Error), Asked(Whereabouts::Both)],
+        &[
+            Admitted,
+            Prepared,
+            CallReturned(CallResult::Error),
+            Asked(Whereabouts::Both),
+        ],
         MigrationState::Unknown {
-            facts: CopyFacts { abort: None, call: Some(CallResult::Error) },
+            facts: CopyFacts {
+                abort: None,
+                call: Some(CallResult::Error),
+            },
             last: Whereabouts::Both,
         },
     );
@@ -157,8 +181,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Whereabouts::Unsettled),
         Just(Whereabouts::Unanswered),
     ];
-    let call =
-        prop_oneof![Just(CallResult::Ok), Just(CallResult::Error), Just(CallResult::Unseen)];
+    let call = prop_oneof![
+        Just(CallResult::Ok),
+        Just(CallResult::Error),
+        Just(CallResult::Unseen)
+    ];
     prop_oneof![
         Just(Event::Admitted),
         Just(Event::Refused(Refusal::NoMemory)),
@@ -182,13 +209,11 @@ proptest! {
         let mut started = false;
         for event in events {
             let (next, commands) = state.step(event);
-            if started && state.outcome().is_none() {
-                if let Some(outcome) = next.outcome() {
-                    let Event::Asked(place) = event else {
-                        return Err(TestCaseError::fail(format!("ended on {event:?}")));
-                    };
-                    prop_assert_eq!(outcome == Outcome::Done, place == Whereabouts::Target);
-                }
+            if let (true, None, Some(outcome)) = (started, state.outcome(), next.outcome()) {
+                let Event::Asked(place) = event else {
+                    return Err(TestCaseError::fail(format!("ended on {event:?}")));
+                };
+                prop_assert_eq!(outcome == Outcome::Done, place == Whereabouts::Target);
             }
             prop_assert!(!(started && commands.contains(&Command::StartCopy)), "started twice");
             started |= commands.contains(&Command::StartCopy);
