@@ -1,0 +1,102 @@
+"""Reading the guests' heartbeats: is a guest alive, where, how much work it does, did it run twice.
+
+A guest writes a line a second into a log of the host it runs on. The count in it goes on over
+migrations, so the logs of all hosts together tell what really happened, whatever libvirt says.
+"""
+
+import os
+import time
+
+from . import guests, nodes, shell
+
+ALIVE_SECONDS = 4      # a guest on an overloaded host may be late with its line
+
+
+def log_path(lab, host, name):
+    return os.path.join(nodes.directory(lab, host), 'log', 'qemu', f'{name}.serial')
+
+
+def of_host(lab, host, name):
+    """All heartbeats of the guest on that host, in order, as dictionaries of numbers and the host."""
+    beats = []
+    for line in shell.read(log_path(lab, host, name)).splitlines():
+        words = line.split()
+        if words[:1] != ['BEAT']:
+            continue
+        try:
+            fields = {key: int(value) for key, value in (word.split('=') for word in words[1:])}
+        except ValueError:      # a line cut off by a crash or a hand-over
+            continue
+        if {'n', 'ms', 'clock', 'work', 'done'} <= fields.keys():
+            beats.append({'host': host.name, **fields})
+    return beats
+
+
+def merged(lab, name):
+    """The heartbeats of all hosts in the order of the wall clock."""
+    every = [beat for host in lab.hosts for beat in of_host(lab, host, name)]
+    return sorted(every, key=lambda beat: (beat['clock'], beat['n']))
+
+
+def since_boot(beats):
+    """Those after the last boot of the guest (its count starts again at 0)."""
+    starts = [i for i, beat in enumerate(beats) if beat['n'] == 0]
+    return beats[starts[-1]:] if starts else beats
+
+
+def counted_twice(beats):
+    """Counts that more than one host has seen: the guest ran twice."""
+    hosts_of = {}
+    for beat in since_boot(beats):
+        hosts_of.setdefault(beat['n'], set()).add(beat['host'])
+    return sorted(n for n, hosts in hosts_of.items() if len(hosts) > 1)
+
+
+def beating_on(lab, name, seconds=ALIVE_SECONDS):
+    """Hosts on which the guest's heart has beaten in the last seconds."""
+    hosts, guest = guests.split_name(lab, name)
+    now = time.time()
+    alive = []
+    for host in hosts:
+        beats = of_host(lab, host, guest)
+        # the clock shows whole seconds
+        if beats and beats[-1]['clock'] >= int(now - seconds):
+            alive.append(host)
+    return alive
+
+
+def where(lab, name, seconds=ALIVE_SECONDS):
+    return {'guest': name,
+            'running_on': [h.name for h in guests.running_on(lab, name)],
+            'beating_on': [h.name for h in beating_on(lab, name, seconds)]}
+
+
+def work_rate(beats, seconds):
+    """Units of work per second over (about) the last seconds, by the wall clock; None if there is too little.
+
+    Judged by the battery clock, so a guest that was paused or starved shows what it really got done.
+    """
+    beats = since_boot(beats)
+    if not beats:
+        return None
+    last = beats[-1]
+    window = [beat for beat in beats if beat['clock'] >= last['clock'] - seconds]
+    first = window[0]
+    elapsed = last['clock'] - first['clock']
+    if elapsed <= 0:
+        return None
+    return ((last['done'] - first['done']) % 2**32) / elapsed
+
+
+def work(lab, name, seconds):
+    beats = merged(lab, name)
+    rate = work_rate(beats, seconds)
+    last = beats[-1] if beats else {}
+    return {'guest': name, 'work_per_second': None if rate is None else round(rate, 1),
+            'asked_per_second': last.get('work'), 'host': last.get('host'), 'beats': last.get('n')}
+
+
+def names(lab):
+    """Every guest that has ever been added to this lab."""
+    directory = lab.path('guest')
+    return sorted(f[:-4] for f in os.listdir(directory) if f.endswith('.xml'))

@@ -1,0 +1,95 @@
+"""libvirt on the hosts: its configuration, starting it, and talking to it from the router."""
+
+import os
+import uuid
+
+from . import nodes, shell
+from .model import LabError
+
+# A connection that went silent is given up after 5 s x 5, and the network is told apart from the host.
+LIBVIRTD_CONF = '''listen_tls = 0
+listen_tcp = 1
+listen_addr = "{address}"
+auth_tcp = "none"
+auth_unix_rw = "none"
+host_uuid = "{uuid}"
+keepalive_interval = 5
+keepalive_count = 5
+'''
+
+# Control groups and confinement are left alone: the lab has put the whole host into a group already.
+QEMU_CONF = '''stdio_handler = "file"
+cgroup_controllers = [ ]
+security_driver = "none"
+user = "root"
+group = "root"
+namespaces = [ ]
+remember_owner = 0
+keepalive_interval = 5
+keepalive_count = 5
+migration_address = "{migration}"
+migration_host = "{migration}"
+'''
+
+
+def host_uuid(lab, host):
+    """The same for every lab of that id: a host keeps its identity over `down` and `up`."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, f'{host.name}.{lab.id}.evenkeel.test'))
+
+
+def prepare(lab, host):
+    path = nodes.directory(lab, host)
+    for directory in ('lib/qemu', 'log/qemu', 'cache', 'local', 'agent'):
+        os.makedirs(f'{path}/{directory}', exist_ok=True)
+    shell.write(f'{path}/etc/libvirtd.conf', LIBVIRTD_CONF.format(address=host.address, uuid=host_uuid(lab, host)))
+    shell.write(f'{path}/etc/qemu.conf', QEMU_CONF.format(migration=host.migration_address))
+    kib = lab.options.memory_mib * 1024
+    shell.write(f'{path}/meminfo', ''.join(f'{name + ":":<16}{value:8d} kB\n' for name, value in (
+        ('MemTotal', kib), ('MemFree', kib), ('MemAvailable', kib), ('Buffers', 0), ('Cached', 0),
+        ('SwapTotal', 0), ('SwapFree', 0))))
+
+
+def start(lab, host):
+    # libvirtd takes a while to give up its socket; -d returns when it is up
+    argv = nodes.inside(lab, host, ['libvirtd', '-d', '--listen', '-f', '/etc/libvirt/libvirtd.conf'])
+    shell.run(argv)
+
+
+def pids(lab, host):
+    return nodes.find(lab, host, 'libvirtd')
+
+
+def uri(host):
+    return f'qemu+tcp://{host.address}/system'
+
+
+def virsh_argv(lab, host, args):
+    return ['ip', 'netns', 'exec', lab.namespace(lab.router), 'virsh', '-q', '-c', uri(host), *args]
+
+
+def virsh(lab, host, args, check=True, timeout=60):
+    return shell.run(virsh_argv(lab, host, args), check=check, timeout=timeout)
+
+
+def wait_ready(lab, host):
+    shell.wait_until(lambda: virsh(lab, host, ['uri'], check=False).returncode == 0,
+                     f"{host.name}'s libvirtd to answer", pause=0.05)
+
+
+def running_guests(lab, host):
+    """Names of the guests that libvirt calls running; None when libvirt does not answer."""
+    if not nodes.is_on(lab, host) or not pids(lab, host):
+        return None
+    try:
+        answer = virsh(lab, host, ['list', '--state-running', '--name'], check=False, timeout=10)
+    except (OSError, TimeoutError, shell.subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.split() if answer.returncode == 0 else None
+
+
+def migrate(lab, guest, source, target, flags):
+    """A migration by hand, past Evenkeel, with virsh's flags."""
+    if source == target:
+        raise LabError(f'{guest} is on {source.name} already')
+    return shell.run(virsh_argv(lab, source, ['migrate', *flags, guest, uri(target),
+                                              f'tcp://{target.migration_address}']), check=False)
