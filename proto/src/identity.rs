@@ -103,14 +103,12 @@ impl FromStr for Identity {
 pub fn of_certificate(der: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
-    let mut roles = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix(SCHEME),
-            _ => None,
-        });
+    let mut roles = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else {
+            return None;
+        };
+        uri.strip_prefix(SCHEME)
+    });
     match (roles.next(), roles.next()) {
         (Some(role), None) => role.parse().ok(),
         _ => None,

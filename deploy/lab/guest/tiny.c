@@ -12,7 +12,7 @@
  *   r<n>  1: fill dirtied pages with noise, 0: change one word of each
  *   p     print a line now                     x     reset (the lab's guests are then destroyed)
  *
- * Out: "GUEST-UP ..." once, then a line a second:
+ * Out: "GUEST-UP ..." once, "DIAL <word>" for each word obeyed, and a line a second:
  *   BEAT n=<count> ms=<since boot> clock=<seconds since 1970> cpu= work= dirty= set=  (the dials)
  *        done=<units of work ever> pages=<pages dirtied ever>
  * The count never restarts while the guest lives, so the logs of two hosts tell a hand-over from a
@@ -32,6 +32,9 @@ enum {
     BACKLOG_MS = 1000,     /* work that a starved guest still owes; older work is forgotten */
     PAGE = 4096,
     COM1 = 0x3f8,
+    ACPI_TIMER_PORT = 0x608, /* where the firmware puts it on both machine types */
+    ACPI_TIMER_HZ = 3579545,
+    ACPI_TIMER_MASK = 0xffffff,
 };
 
 extern void on_timer(void), on_other_interrupt(void), load_descriptor_tables(void);
@@ -45,6 +48,13 @@ static inline u8 inb(u16 port)
 {
     u8 value;
     __asm__ volatile("inb %1,%0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static inline u32 inl(u16 port)
+{
+    u32 value;
+    __asm__ volatile("inl %1,%0" : "=a"(value) : "Nd"(port));
     return value;
 }
 
@@ -75,13 +85,7 @@ static void set_gate(int vector, void (*handler)(void))
     idt[vector][1] = ((u32)handler & 0xffff0000) | 0x8e00;
 }
 
-static volatile u32 ticks;
-
-void timer_tick(void)
-{
-    ticks++;
-    outb(0x20, 0x20);
-}
+void timer_tick(void) { outb(0x20, 0x20); } /* it has woken us: that is all */
 
 static void start_interrupts(void)
 {
@@ -109,14 +113,34 @@ static u64 boot_stamp;
 
 static u32 now_ms(void) { return divide(timestamp() - boot_stamp, stamps_per_ms); }
 
+/* A reading of the ACPI timer and the time stamp of that moment: of several, the least disturbed. */
+static u32 read_acpi_timer(u64 *stamp)
+{
+    u32 value = 0;
+    u64 shortest = ~0ULL;
+    for (int i = 0; i < 20; i++) {
+        u64 before = timestamp();
+        u32 now = inl(ACPI_TIMER_PORT) & ACPI_TIMER_MASK;
+        u64 took = timestamp() - before;
+        if (took >= shortest) continue;
+        shortest = took;
+        value = now;
+        *stamp = before;
+    }
+    return value;
+}
+
+/* Not by counting interrupts: a starved guest misses some, and its clock would be wrong for life. */
 static void measure_clock(void)
 {
-    u32 start = ticks;
-    while (ticks == start) wait_for_interrupt();
-    start = ticks;
-    u64 stamp = timestamp();
-    while (ticks - start < 10) wait_for_interrupt();
-    stamps_per_ms = divide(timestamp() - stamp, 10 * 1000 / TIMER_HZ);
+    u64 start_stamp, stamp;
+    u32 start = read_acpi_timer(&start_stamp), passed;
+    do {
+        wait_for_interrupt();
+        passed = (read_acpi_timer(&stamp) - start) & ACPI_TIMER_MASK;
+    } while (passed < ACPI_TIMER_HZ / 20);
+    u32 passed_us = divide((u64)passed * 1000000, ACPI_TIMER_HZ);
+    stamps_per_ms = divide((stamp - start_stamp) * 1000, passed_us);
     boot_stamp = timestamp();
 }
 
@@ -201,7 +225,12 @@ static void obey(char verb, u32 value)
     case 'r': dial.noise = value; break;
     case 'p': beat(); break;
     case 'x': outb(0x64, 0xfe); break;
+    default: return;
     }
+    char name[] = {verb, 0};
+    print("DIAL ");
+    print_value(name, value);
+    print("\r\n");
 }
 
 static void read_commands(void)

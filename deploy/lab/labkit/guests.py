@@ -2,14 +2,15 @@
 
 import argparse
 import os
+import re
 import socket
-import time
 import uuid
 
 from . import hypervisor, nodes, services, shell
 from .model import LAB_DIRECTORY, ROUTER_ADDRESS, LabError
 
-DIAL_PAUSE = 0.06      # the guest reads its 16-byte serial buffer 100 times a second
+DIAL_PATIENCE = 3      # seconds for a guest to confirm a command; it reads 100 times a second unless starved
+DIAL_TRIES = 5
 PLAIN_MIGRATION = ('--live', '--p2p', '--persistent', '--undefinesource')
 
 
@@ -161,16 +162,40 @@ def one_host_of(lab, name):
 
 
 def set_dials(lab, name, dials):
-    """Type commands such as 'l150 d20' into the guest's serial port, one at a time."""
+    """Type commands such as 'l150 d20' into the guest's serial port, each until the guest confirms it."""
     host, guest = one_host_of(lab, name), name.rpartition('/')[2]
     directory = os.open(os.path.join(nodes.directory(lab, host), 'lib', 'qemu'), os.O_PATH)
-    with socket.socket(socket.AF_UNIX) as port:
-        # by way of the directory: a socket's path may not be longer than 107 characters
-        port.connect(f'/proc/self/fd/{directory}/{guest}.sock')
-        for word in dials.split():
-            port.sendall(word.encode() + b'\n')
-            time.sleep(DIAL_PAUSE)
-    os.close(directory)
+    try:
+        with socket.socket(socket.AF_UNIX) as port:
+            # by way of the directory: a socket's path may not be longer than 107 characters
+            port.connect(f'/proc/self/fd/{directory}/{guest}.sock')
+            port.settimeout(DIAL_PATIENCE)
+            for word in dials.split():
+                _turn_dial(port, name, word)
+    except OSError as error:
+        raise LabError(f'{name} on {host.name}: {error}') from error
+    finally:
+        os.close(directory)
+
+
+def _turn_dial(port, name, word):
+    """A starved guest may be slow to read, and drops what does not fit its 16 bytes: say it again."""
+    if not re.fullmatch(r'[lwcdsrpx]\d*', word):
+        raise LabError(f"no dial '{word}'; see the end of lab --help")
+    confirmation = f'DIAL {word[0]}{int(word[1:] or 0)}\r'
+    heard = ''
+    for _ in range(DIAL_TRIES):
+        port.sendall(f'\n{word}\n'.encode())
+        while word != 'x':
+            try:
+                heard += port.recv(4096).decode('ascii', 'replace')
+            except TimeoutError:
+                break
+            if confirmation in heard:
+                return
+        if word == 'x':
+            return
+    raise LabError(f'{name} does not read its serial port')
 
 
 def migrate(lab, name, target, flags=()):
