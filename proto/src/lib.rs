@@ -26,6 +26,9 @@ pub mod v1 {
 /// Encoded descriptors of all services, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// gRPC status codes, as etcd and our services answer them.
+pub use tonic::Code;
+
 /// Port of an agent's gRPC service.
 pub const AGENT_PORT: u16 = 7441;
 /// Port of a scheduler's gRPC service.
