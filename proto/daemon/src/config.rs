@@ -278,10 +278,11 @@ fn position_of(text: &str, path: &str) -> Option<usize> {
     for part in path.split('.') {
         let (key, value) = table.into_iter().find(|(key, _)| key.get_ref() == part)?;
         at = Some(key.span().start);
-        table = match Spanned::into_inner(value) {
-            DeValue::Table(inner) => inner,
-            _ => DeTable::new(),
+        let DeValue::Table(inner) = Spanned::into_inner(value) else {
+            table = DeTable::new();
+            continue;
         };
+        table = inner;
     }
     at
 }

@@ -10,6 +10,7 @@ use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, KeyValue, PutOptions,
     SortOrder, SortTarget, TlsOptions, Txn, TxnOp, TxnResponse,
 };
+use evenkeel_proto::Code;
 use evenkeel_proto::identity::TlsPem;
 use prometheus::{HistogramOpts, HistogramVec, Registry};
 use prost::Message;
@@ -24,7 +25,7 @@ const OPERATION_DEADLINE: Duration = Duration::from_millis(1500);
 const ATTEMPTS: usize = 3;
 /// Keys per page of a listing: 1,000 reports of 20 guests stay below the client's 4 MiB a response.
 const PAGE: i64 = 200;
-/// Decoding limit of one response.
+/// Opening a connection takes at most this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What went wrong with etcd.
@@ -63,17 +64,11 @@ impl StoreError {
         let Self::Etcd { source, .. } = self else {
             return false;
         };
-        match source {
-            etcd_client::Error::GRpcStatus(status) => status.code() == tonic_code_not_found(),
-            etcd_client::Error::LeaseKeepAliveError(_) => true,
-            _ => false,
+        if let etcd_client::Error::GRpcStatus(status) = source {
+            return status.code() == Code::NotFound;
         }
+        matches!(source, etcd_client::Error::LeaseKeepAliveError(_))
     }
-}
-
-/// gRPC code of "requested lease not found".
-fn tonic_code_not_found() -> evenkeel_proto::Code {
-    evenkeel_proto::Code::NotFound
 }
 
 /// A key with its value and revisions.
