@@ -32,7 +32,7 @@ enum {
     BACKLOG_MS = 1000,     /* work that a starved guest still owes; older work is forgotten */
     PAGE = 4096,
     COM1 = 0x3f8,
-    ACPI_TIMER_PORT = 0x608, /* where the firmware puts it on both machine types */
+    ACPI_TIMER_PORT = 0x608, /* where the firmware puts it; the guest must be defined with <acpi/> */
     ACPI_TIMER_HZ = 3579545,
     ACPI_TIMER_MASK = 0xffffff,
 };

@@ -72,20 +72,16 @@ def where(lab, name, seconds=ALIVE_SECONDS):
 
 
 def work_rate(beats, seconds):
-    """Units of work per second over (about) the last seconds, by the wall clock; None if there is too little.
+    """Units of work per second over about the last seconds; None if there are too few heartbeats.
 
-    Judged by the battery clock, so a guest that was paused or starved shows what it really got done.
+    By the guest's own clock, which has milliseconds and goes on while the guest is starved.
     """
     beats = since_boot(beats)
-    if not beats:
+    window = [beat for beat in beats if beat['ms'] >= beats[-1]['ms'] - seconds * 1000]
+    if len(window) < 2:
         return None
-    last = beats[-1]
-    window = [beat for beat in beats if beat['clock'] >= last['clock'] - seconds]
-    first = window[0]
-    elapsed = last['clock'] - first['clock']
-    if elapsed <= 0:
-        return None
-    return ((last['done'] - first['done']) % 2**32) / elapsed
+    first, last = window[0], window[-1]
+    return ((last['done'] - first['done']) % 2**32) * 1000 / (last['ms'] - first['ms'])
 
 
 def work(lab, name, seconds):

@@ -36,7 +36,7 @@ def main(argv=None):
     except LabError as error:
         print(f'lab: {error}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         return 130
 
 
@@ -300,10 +300,11 @@ def run_migrate(lab, args):
 
 
 def run_fleet(lab, args):
-    busy, idle = fleet.demo(lab)
+    made = fleet.demo(lab)
     if args.output:
-        return print_json({'busy': busy, 'idle': idle})
-    print(f"on h1, busy: {' '.join(busy)}; elsewhere, idle: {' '.join(idle)}")
+        return print_json(made)
+    print(f"on {made['host']}, busy with {made['work_per_guest']} units/s each: {' '.join(made['busy'])}; "
+          f"elsewhere, idle: {' '.join(made['idle'])}")
     return 0
 
 

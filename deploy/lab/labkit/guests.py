@@ -62,6 +62,7 @@ def definition(lab, spec):
   <memory unit='MiB'>{spec.mem}</memory>
   <vcpu>{spec.vcpu}</vcpu>
   <os><type arch='x86_64' machine='{spec.machine}'>hvm</type><kernel>{kernel_path(lab)}</kernel></os>
+  <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
   <clock offset='utc'/>
   <on_reboot>destroy</on_reboot>
