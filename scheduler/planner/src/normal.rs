@@ -133,7 +133,7 @@ mod tests {
             (1.0, 1.083_315_470_6),
             (-1.0, 0.083_315_470_6),
             (-3.0, 0.000_382_154_3),
-            (2.5, 2.502_004_118_6),
+            (2.5, 2.502_004_137_2),
         ] {
             let got = unit_loss(z);
             assert!(
@@ -151,7 +151,7 @@ mod tests {
             .map(|i| unit_loss(f64::from(i) * 0.011))
             .collect();
         for w in points.windows(3) {
-            assert!(w[1] >= w[0]);
+            assert!(w[1] >= w[0] - 1e-13);
             assert!(w[2] - w[1] >= w[1] - w[0] - 1e-11);
         }
     }

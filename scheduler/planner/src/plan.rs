@@ -2,8 +2,6 @@
 //!
 //! A plan is data. How it is found is in [`crate::planning`]; whether it holds is judged by [`crate::check`].
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{UnknownName, named};

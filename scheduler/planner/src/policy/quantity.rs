@@ -36,10 +36,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, (String, Option<String>)>
         let letters = rest.len() - rest.trim_start_matches(|c: char| c.is_alphabetic()).len();
         let unit = &rest[..letters];
         let Some(&(_, millis)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err((
-                unit_problem(text, unit),
-                unit_hint(text, number, unit).or(bad("").1),
-            ));
+            let word: String =
+                rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
+            return Err((unit_problem(text, &word), unit_hint(number, &word).or(bad("").1)));
         };
         rest = &rest[letters..];
         total = number
@@ -62,17 +61,16 @@ fn unit_problem(text: &str, unit: &str) -> String {
 }
 
 /// What was probably meant by a unit that is none.
-fn unit_hint(text: &str, number: u64, unit: &str) -> Option<String> {
+fn unit_hint(number: u64, unit: &str) -> Option<String> {
     let meant = match unit.to_ascii_lowercase().as_str() {
-        "" | "sec" | "secs" | "second" | "seconds" => "s",
-        "min" | "mins" | "minute" | "minutes" => "m",
-        "hr" | "hrs" | "hour" | "hours" => "h",
-        "day" | "days" => "d",
-        "msec" | "millis" | "milliseconds" => "ms",
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        "ms" | "msec" | "millis" | "milliseconds" => "ms",
         _ => return None,
     };
-    let simple = text.trim().chars().take_while(char::is_ascii_digit).count() > 0;
-    simple.then(|| format!("did you mean \"{number}{meant}\"?"))
+    Some(format!("did you mean \"{number}{meant}\"?"))
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
         for (text, hint) in [
             ("30", "30s"),
             ("5min", "5m"),
-            ("2 hours", "unit"),
+            ("2 hours", "2h"),
             ("", "unit"),
             ("s", "unit"),
             ("-3s", "unit"),
