@@ -10,6 +10,7 @@
 #![deny(unused_must_use)]
 
 pub mod constants;
+pub mod estimate;
 mod glob;
 pub mod loss;
 pub mod normal;
