@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from . import cgroups, nodes, shell
+from . import cgroups, network, nodes, shell
 from .model import (AGENT_METRICS_PORT, AGENT_PORT, REPOSITORY, SCHEDULER_METRICS_PORT, SCHEDULER_PORT, LabError,
                     etcd_endpoints)
 
@@ -28,8 +28,8 @@ def log_path(lab, node):
     return os.path.join(nodes.directory(lab, node), f'{KINDS[node.kind]}.log')
 
 
-def client_config_path(lab):
-    return lab.path('evenkeel.toml')
+def client_config_path(lab, role='operator'):
+    return lab.path('evenkeel.toml' if role == 'operator' else f'{role}.toml')
 
 
 def _toml(tables):
@@ -77,9 +77,9 @@ def scheduler_config(lab, node):
     })
 
 
-def client_config(lab):
+def client_config(lab, identity):
     return _toml({'': {'schedulers': [f'https://{s.address}:{SCHEDULER_PORT}' for s in lab.schedulers]},
-                  'tls': _tls(lab, 'operator-lab')})
+                  'tls': _tls(lab, identity)})
 
 
 def write_configs(lab, drop_ins=()):
@@ -90,7 +90,8 @@ def write_configs(lab, drop_ins=()):
         for number, (kind, file) in enumerate(drop_ins):
             if kind == KINDS[node.kind]:
                 shell.write(f'{config_path(lab, node)}.d/{50 + number}-lab.toml', shell.read(file))
-    shell.write(client_config_path(lab), client_config(lab))
+    shell.write(client_config_path(lab), client_config(lab, 'operator-lab'))
+    shell.write(client_config_path(lab, 'viewer'), client_config(lab, 'viewer-guest'))
 
 
 def daemon_nodes(lab):
@@ -115,3 +116,16 @@ def start(lab, node, directory=''):
 
 def pids(lab, node):
     return nodes.find(lab, node, PROGRAMS[node.kind])
+
+
+def wait_ready(lab):
+    """Until every daemon listens. One that has ended, or never listens, is an error that shows its log."""
+    for node in daemon_nodes(lab):
+        port = AGENT_METRICS_PORT if node.kind == 'host' else SCHEDULER_METRICS_PORT
+        try:
+            shell.wait_until(lambda n=node, p=port: not pids(lab, n) or network.listens(lab, n.address, p),
+                             f'{PROGRAMS[node.kind]} on {node.name} to listen', seconds=30, pause=0.05)
+            if not pids(lab, node):
+                raise LabError(f'{PROGRAMS[node.kind]} on {node.name} has ended')
+        except LabError as error:
+            raise LabError(f'{error}\n{shell.tail(log_path(lab, node))}') from error

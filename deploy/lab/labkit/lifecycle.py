@@ -14,11 +14,14 @@ from .model import LAB_DIRECTORY, LabError, Options, run_root
 
 MAKE_CERTS = os.path.join(LAB_DIRECTORY, '..', 'certs', 'make-certs')
 LAB_COMMAND = os.path.join(LAB_DIRECTORY, 'lab')
+PROGRAMS = ('ip', 'tc', 'iptables', 'nsenter', 'unshare', 'setsid', 'libvirtd', 'virsh', 'qemu-system-x86_64',
+            'qemu-nbd', 'etcd', 'etcdctl', 'prometheus', 'gcc', 'ld', 'openssl')
 UP_GROUP = 'up'     # the control group in which `lab up` works, so that `lab down` can end it too
 
 
 def up(lab, options: Options, drop_ins=(), watch_pid=0):
     """All of it; returns when everything answers."""
+    check_machine()
     claim(lab, options)
     if watch_pid:
         start_watchdog(lab, watch_pid)
@@ -36,6 +39,17 @@ def up(lab, options: Options, drop_ins=(), watch_pid=0):
     wait_for_services(lab)
     if options.binaries:
         start_daemons(lab)
+
+
+def check_machine():
+    """Say in one line what is missing, instead of failing somewhere in the middle."""
+    if os.geteuid():
+        raise LabError('the lab makes namespaces and control groups: run it as root')
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        raise LabError(f"missing {', '.join(missing)}: deploy/setup-debian --lab installs what the lab needs")
+    if not os.path.exists(f'{cgroups.UNIFIED}/cpu.pressure'):
+        raise LabError('the kernel does not show pressure (PSI) per control group: boot it with psi=1')
 
 
 def claim(lab, options):
@@ -98,6 +112,7 @@ def wait_for_services(lab):
 def start_daemons(lab, directory=''):
     for node in daemons.daemon_nodes(lab):
         daemons.start(lab, node, directory)
+    daemons.wait_ready(lab)
 
 
 def power_on_again(lab, node):

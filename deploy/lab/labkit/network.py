@@ -122,6 +122,15 @@ def connect(lab, address, port, timeout=2):
     return result[0]
 
 
+def listens(lab, address, port):
+    """Whether something accepts a connection from the router there."""
+    try:
+        connect(lab, address, port).close()
+        return True
+    except OSError:
+        return False
+
+
 def http_ok(lab, address, port, path):
     """Whether GET answers 200."""
     try:

@@ -19,6 +19,7 @@ def describe(lab):
         'control_group': cgroups.unified(lab),
         'certificates': lab.path('certs'),
         'client_config': daemons.client_config_path(lab),
+        'viewer_config': daemons.client_config_path(lab, 'viewer'),
         'etcd': {'endpoints': etcd_endpoints(options),
                  'members': {f'etcd-{m}': {'pid': first(services.etcd_pids(lab, m)),
                                            'log': services.directory(lab, f'etcd-{m}.log')}

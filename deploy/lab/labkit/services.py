@@ -124,13 +124,5 @@ def export_disk(lab, name, mib):
         nodes.start_service(lab, lab.router, ['qemu-nbd', '-t', '-e', '8', '-f', 'raw', '-x', name,
                                               '-b', ROUTER_ADDRESS, '-p', str(port), image],
                             directory(lab, 'nbd.log'))
-        shell.wait_until(lambda: _listens(lab, port), f"{name}'s disk to be served")
+        shell.wait_until(lambda: network.listens(lab, ROUTER_ADDRESS, port), f"{name}'s disk to be served")
     return port
-
-
-def _listens(lab, port):
-    try:
-        network.connect(lab, ROUTER_ADDRESS, port).close()
-        return True
-    except OSError:
-        return False
