@@ -103,6 +103,11 @@ pub struct GuestCounters {
     pub net_bytes: u64,
     /// Last measured dirty rate, MiB/s.
     pub dirty_rate_mib_s: Option<f64>,
+    /// Whether a migration job takes it away from here now, ours or foreign.
+    pub migrating_out: bool,
+    /// Whether its counters could be read now. `false`: its QEMU does not answer; only id, name,
+    /// state and `persistent` hold, the rest is from the last good reading or zero.
+    pub complete: bool,
 }
 
 /// What changes rarely about a guest: read from its definition.

@@ -1,0 +1,573 @@
+//! An in-memory stand-in for libvirt: several hosts that share a [`FakeWorld`], so that a migration really
+//! moves a guest from one to the other. Used by unit tests of `driver`, `service` and `measure`.
+//!
+//! It keeps libvirt's manners, also the bad ones: a call may fail although the guest has moved, leave a
+//! paused half behind or never return ([`Ending`]). It draws nothing at random; a test says what happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_types::{GuestId, Presence, Refusal};
+use tokio::sync::broadcast;
+
+use super::{
+    GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
+    JobProgress, LiveMigration, RunState,
+};
+
+/// Events kept for a slow receiver.
+const EVENT_CAPACITY: usize = 256;
+/// libvirt's error numbers that the stand-in answers with (`VIR_ERR_*`).
+const ERR_INTERNAL: i32 = 1;
+const ERR_SYSTEM: i32 = 38;
+const ERR_OPERATION_INVALID: i32 = 55;
+const ERR_OPERATION_ABORTED: i32 = 78;
+/// libvirt's error domain of the QEMU driver.
+const FROM_QEMU: i32 = 10;
+
+/// How the next migrations from a host go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Iterations before the hand-over.
+    pub iterations: u32,
+    /// Real time that each takes.
+    pub iteration_time: Duration,
+    /// What comes then.
+    pub ending: Ending,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            iterations: 3,
+            iteration_time: Duration::from_millis(2),
+            ending: Ending::Moves,
+        }
+    }
+}
+
+/// What a scripted migration comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Success; the guest runs at the target.
+    Moves,
+    /// An error, and the guest stays where it was.
+    Fails,
+    /// An error, although the guest has moved (the source's libvirtd was killed at the hand-over).
+    FailsThoughMoved,
+    /// An error, and the source is left paused beside a running target.
+    LeavesPausedSource,
+    /// An error, and the target's half stays there, paused.
+    LeavesPausedTarget,
+    /// An error, and both run: the one thing that must never be.
+    RunsTwice,
+    /// An error, and neither runs: the source's QEMU died.
+    Dies,
+    /// Copies without end, until aborted or the source's libvirtd goes.
+    NeverConverges,
+}
+
+#[derive(Debug, Clone)]
+struct FakeGuest {
+    counters: GuestCounters,
+    traits: GuestTraits,
+    presence: Presence,
+    job: Option<Job>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    progress: JobProgress,
+    abort: bool,
+}
+
+#[derive(Debug)]
+struct HostState {
+    up: bool,
+    facts: HostFacts,
+    guests: BTreeMap<GuestId, FakeGuest>,
+    refusal: Option<(Refusal, String)>,
+    script: Script,
+    /// Calls of `migrate` that were let in: a test proves with it that nothing was started twice.
+    migrations: u32,
+    events: broadcast::Sender<HypervisorEvent>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    hosts: Mutex<BTreeMap<String, HostState>>,
+    changed: Condvar,
+}
+
+/// Several fake hosts and the guests on them.
+#[derive(Debug, Clone, Default)]
+pub struct FakeWorld {
+    shared: Arc<Shared>,
+}
+
+/// One host of a [`FakeWorld`].
+#[derive(Debug, Clone)]
+pub struct FakeHypervisor {
+    world: FakeWorld,
+    host: String,
+}
+
+type Hosts<'a> = MutexGuard<'a, BTreeMap<String, HostState>>;
+
+impl FakeWorld {
+    /// An empty world.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a host (or takes the one of that name).
+    #[must_use]
+    pub fn host(&self, name: &str) -> Arc<FakeHypervisor> {
+        self.lock()
+            .entry(name.to_owned())
+            .or_insert_with(|| HostState {
+                up: true,
+                facts: HostFacts {
+                    libvirt_version: "9.0.0".into(),
+                    hypervisor_version: "QEMU 7.2.22".into(),
+                    host_uuid: format!("fake-{name}"),
+                    cpu_class: "x86_64/qemu64".into(),
+                    cpus: 4,
+                    networks: vec!["br0".into()],
+                    storage: vec![],
+                },
+                guests: BTreeMap::new(),
+                refusal: None,
+                script: Script::default(),
+                migrations: 0,
+                events: broadcast::Sender::new(EVENT_CAPACITY),
+            });
+        Arc::new(FakeHypervisor {
+            world: self.clone(),
+            host: name.to_owned(),
+        })
+    }
+
+    /// The peer URI by which a fake host is reached.
+    #[must_use]
+    pub fn peer_uri(host: &str) -> String {
+        format!("fake://{host}/system")
+    }
+
+    /// Puts a running, persistent guest of one vCPU and `memory_mib` on a host.
+    pub fn add_guest(&self, host: &str, id: &GuestId, name: &str, memory_mib: u64) {
+        let guest = FakeGuest {
+            counters: GuestCounters {
+                id: id.clone(),
+                name: name.to_owned(),
+                state: RunState::Running,
+                persistent: true,
+                generation: 1,
+                vcpus: 1,
+                cpu_time_ns: 0,
+                vcpu_time_ns: 0,
+                vcpu_delay_ns: 0,
+                memory_mib,
+                memory_rss_mib: memory_mib,
+                memory_used_mib: None,
+                block_bytes: 0,
+                net_bytes: 0,
+                dirty_rate_mib_s: None,
+                migrating_out: false,
+                complete: true,
+            },
+            traits: GuestTraits::default(),
+            presence: Presence::Running,
+            job: None,
+        };
+        self.on(host, |state| {
+            state.guests.insert(id.clone(), guest);
+        });
+        self.say(host, HypervisorEvent::GuestChanged(id.clone()));
+    }
+
+    /// Changes a guest's counters (load, name, vCPUs …).
+    pub fn edit_counters(&self, host: &str, id: &GuestId, edit: impl FnOnce(&mut GuestCounters)) {
+        self.on(host, |state| {
+            if let Some(guest) = state.guests.get_mut(id) {
+                edit(&mut guest.counters);
+            }
+        });
+    }
+
+    /// Changes a guest's traits (hindrances, networks …).
+    pub fn edit_traits(&self, host: &str, id: &GuestId, edit: impl FnOnce(&mut GuestTraits)) {
+        self.on(host, |state| {
+            if let Some(guest) = state.guests.get_mut(id) {
+                edit(&mut guest.traits);
+            }
+        });
+    }
+
+    /// Says what a host has of a guest; `Absent` removes it.
+    pub fn set_presence(&self, host: &str, id: &GuestId, presence: Presence) {
+        self.on(host, |state| set_presence(state, id, presence));
+        self.say(host, HypervisorEvent::GuestChanged(id.clone()));
+    }
+
+    /// What a host has of a guest, whether its libvirtd is up or not.
+    #[must_use]
+    pub fn presence(&self, host: &str, id: &GuestId) -> Presence {
+        let hosts = self.lock();
+        let guest = hosts.get(host).and_then(|state| state.guests.get(id));
+        guest.map_or(Presence::Absent, |guest| guest.presence)
+    }
+
+    /// Scripts the migrations that start at `host` from now on.
+    pub fn script(&self, host: &str, script: Script) {
+        self.on(host, |state| state.script = script);
+    }
+
+    /// Makes a host refuse every definition; `None`: admit again.
+    pub fn refuse(&self, host: &str, refusal: Option<(Refusal, String)>) {
+        self.on(host, |state| state.refusal = refusal);
+    }
+
+    /// Stops or starts a host's libvirtd; its guests go on.
+    pub fn set_up(&self, host: &str, up: bool) {
+        self.on(host, |state| state.up = up);
+        let event = if up {
+            HypervisorEvent::Connected
+        } else {
+            HypervisorEvent::ConnectionLost
+        };
+        self.say(host, event);
+    }
+
+    /// How many migrations a host has let in: a second start of the same order shows here.
+    #[must_use]
+    pub fn migrations_started(&self, host: &str) -> u32 {
+        self.lock().get(host).map_or(0, |state| state.migrations)
+    }
+
+    fn lock(&self) -> Hosts<'_> {
+        self.shared
+            .hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes one host and wakes whoever waits. Unknown hosts are left alone.
+    fn on(&self, host: &str, change: impl FnOnce(&mut HostState)) {
+        if let Some(state) = self.lock().get_mut(host) {
+            change(state);
+        }
+        self.shared.changed.notify_all();
+    }
+
+    fn say(&self, host: &str, event: HypervisorEvent) {
+        if let Some(state) = self.lock().get(host) {
+            // No receiver is no error: nobody listens yet.
+            let _ = state.events.send(event);
+        }
+    }
+}
+
+fn set_presence(state: &mut HostState, id: &GuestId, presence: Presence) {
+    if presence == Presence::Absent {
+        state.guests.remove(id);
+        return;
+    }
+    if let Some(guest) = state.guests.get_mut(id) {
+        guest.presence = presence;
+        guest.counters.state = match presence {
+            Presence::Running => RunState::Running,
+            Presence::Paused => RunState::Paused,
+            Presence::PausedByMigration => RunState::Migrating,
+            Presence::ShutOff | Presence::Absent => RunState::ShutOff,
+        };
+    }
+}
+
+fn failed(code: i32, detail: &str) -> HypervisorError {
+    HypervisorError::Failed {
+        code,
+        domain: FROM_QEMU,
+        detail: detail.to_owned(),
+    }
+}
+
+/// What made a scripted copy stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CopyEnd {
+    Copied,
+    Aborted,
+    SourceDown,
+}
+
+impl FakeHypervisor {
+    /// This host's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.host
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&mut HostState) -> Result<T, HypervisorError>,
+    ) -> Result<T, HypervisorError> {
+        match self.world.lock().get_mut(&self.host) {
+            Some(state) if state.up => read(state),
+            _ => Err(HypervisorError::Unreachable {
+                detail: format!("fake libvirtd of {} is down", self.host),
+            }),
+        }
+    }
+
+    fn guest<T>(
+        &self,
+        id: &GuestId,
+        read: impl FnOnce(&mut FakeGuest) -> T,
+    ) -> Result<T, HypervisorError> {
+        self.read(|state| match state.guests.get_mut(id) {
+            Some(guest) => Ok(read(guest)),
+            None => Err(HypervisorError::NoSuchGuest { guest: id.clone() }),
+        })
+    }
+
+    /// Lets a migration in: the job stands at the source, the paused half at the target.
+    fn begin(&self, migration: &LiveMigration) -> Result<(String, Script), HypervisorError> {
+        let id = &migration.guest;
+        let mut hosts = self.world.lock();
+        let target = hosts
+            .iter()
+            .find(|(name, host)| host.up && FakeWorld::peer_uri(name) == migration.peer_uri)
+            .map(|(name, _)| name.clone())
+            .ok_or_else(|| failed(ERR_SYSTEM, "unable to connect to server: No route to host"))?;
+        let source = hosts
+            .get_mut(&self.host)
+            .ok_or_else(|| failed(ERR_SYSTEM, "no such host"))?;
+        let guest = source
+            .guests
+            .get_mut(id)
+            .ok_or_else(|| HypervisorError::NoSuchGuest { guest: id.clone() })?;
+        if guest.presence != Presence::Running || guest.job.is_some() {
+            return Err(failed(
+                ERR_OPERATION_INVALID,
+                "domain is not running or has a job",
+            ));
+        }
+        guest.job = Some(Job {
+            progress: JobProgress::default(),
+            abort: false,
+        });
+        guest.counters.migrating_out = true;
+        let mut half = guest.clone();
+        half.job = None;
+        half.counters.migrating_out = false;
+        half.counters.generation += 1;
+        half.counters.persistent = false;
+        source.migrations += 1;
+        let script = source.script.clone();
+        if let Some(state) = hosts.get_mut(&target) {
+            let clash = state
+                .guests
+                .get(id)
+                .is_some_and(|g| g.presence != Presence::ShutOff);
+            if clash {
+                drop(hosts);
+                self.finish(id);
+                return Err(failed(ERR_OPERATION_INVALID, "domain is already active"));
+            }
+            state.guests.insert(id.clone(), half);
+            set_presence(state, id, Presence::PausedByMigration);
+        }
+        Ok((target, script))
+    }
+
+    /// Takes the job away.
+    fn finish(&self, id: &GuestId) {
+        self.world.on(&self.host, |state| {
+            if let Some(guest) = state.guests.get_mut(id) {
+                guest.job = None;
+                guest.counters.migrating_out = false;
+            }
+        });
+    }
+
+    /// Runs the scripted iterations in real time.
+    fn copy(&self, id: &GuestId, script: &Script) -> CopyEnd {
+        let endless = script.ending == Ending::NeverConverges;
+        let mut iteration = 0;
+        while endless || iteration < script.iterations {
+            iteration = u32::saturating_add(iteration, 1);
+            let hosts = self.world.lock();
+            let (mut hosts, _) = self
+                .world
+                .shared
+                .changed
+                .wait_timeout_while(hosts, script.iteration_time, |hosts| {
+                    hosts.get(&self.host).is_some_and(|state| {
+                        let aborted = state
+                            .guests
+                            .get(id)
+                            .and_then(|g| g.job)
+                            .is_none_or(|job| job.abort);
+                        state.up && !aborted
+                    })
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            let Some(state) = hosts.get_mut(&self.host).filter(|state| state.up) else {
+                return CopyEnd::SourceDown;
+            };
+            match state.guests.get_mut(id).and_then(|g| g.job.as_mut()) {
+                Some(job) if !job.abort => advance(&mut job.progress, iteration, script),
+                _ => return CopyEnd::Aborted,
+            }
+        }
+        CopyEnd::Copied
+    }
+
+    /// Brings both hosts into the state that the ending names.
+    fn settle(&self, id: &GuestId, target: &str, ending: Ending) -> Result<(), HypervisorError> {
+        use Presence::{Absent, PausedByMigration, Running, ShutOff};
+        let (at_source, at_target, error) = match ending {
+            Ending::Moves => (Absent, Running, None),
+            Ending::Fails | Ending::NeverConverges => (Running, Absent, Some(ERR_INTERNAL)),
+            Ending::FailsThoughMoved => (ShutOff, Running, Some(ERR_SYSTEM)),
+            Ending::LeavesPausedSource => (PausedByMigration, Running, Some(ERR_SYSTEM)),
+            Ending::LeavesPausedTarget => (Running, PausedByMigration, Some(ERR_INTERNAL)),
+            Ending::RunsTwice => (Running, Running, Some(ERR_INTERNAL)),
+            Ending::Dies => (ShutOff, Absent, Some(ERR_OPERATION_INVALID)),
+        };
+        let moved = at_target == Running;
+        self.world.on(target, |state| {
+            set_presence(state, id, at_target);
+            if let Some(guest) = state.guests.get_mut(id).filter(|_| moved) {
+                guest.counters.persistent = true;
+            }
+        });
+        self.world
+            .on(&self.host, |state| set_presence(state, id, at_source));
+        for host in [self.host.as_str(), target] {
+            self.world
+                .say(host, HypervisorEvent::GuestChanged(id.clone()));
+        }
+        error.map_or(Ok(()), |code| {
+            Err(failed(code, "migration failed as scripted"))
+        })
+    }
+}
+
+fn advance(progress: &mut JobProgress, iteration: u32, script: &Script) {
+    const MIB: u64 = 1 << 20;
+    let done = u64::from(iteration);
+    let all = u64::from(script.iterations.max(iteration));
+    *progress = JobProgress {
+        total_bytes: all * 16 * MIB,
+        transferred_bytes: done * 16 * MIB,
+        remaining_bytes: (all - done) * 16 * MIB,
+        dirty_bytes_per_second: MIB,
+        bandwidth_bytes_per_second: 100 * MIB,
+        iteration,
+        expected_downtime: Duration::from_millis(20),
+        downtime: None,
+        elapsed: script.iteration_time * iteration,
+    };
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn host_facts(&self) -> Result<HostFacts, HypervisorError> {
+        self.read(|state| Ok(state.facts.clone()))
+    }
+
+    fn counters(&self) -> Result<Vec<GuestCounters>, HypervisorError> {
+        self.read(|state| Ok(state.guests.values().map(|g| g.counters.clone()).collect()))
+    }
+
+    fn traits(&self, guest: &GuestId) -> Result<GuestTraits, HypervisorError> {
+        self.guest(guest, |g| g.traits.clone())
+    }
+
+    fn presence(&self, guest: &GuestId) -> Result<(Presence, Option<String>), HypervisorError> {
+        self.read(|state| {
+            let here = state.guests.get(guest);
+            Ok(here.map_or((Presence::Absent, None), |g| {
+                (g.presence, Some(g.counters.name.clone()))
+            }))
+        })
+    }
+
+    fn definition(&self, guest: &GuestId) -> Result<String, HypervisorError> {
+        self.guest(guest, |g| {
+            format!(
+                "<domain type='fake'><name>{}</name><uuid>{guest}</uuid></domain>",
+                g.counters.name
+            )
+        })
+    }
+
+    fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
+        self.read(|state| {
+            if let Some(refusal) = &state.refusal {
+                return Ok(Err(refusal.clone()));
+            }
+            let clash = state.guests.iter().find(|(id, guest)| {
+                guest.presence != Presence::ShutOff && definition.contains(id.as_str())
+            });
+            Ok(clash.map_or(Ok(()), |(id, _)| {
+                Err((Refusal::NameClash, format!("guest {id} is here already")))
+            }))
+        })
+    }
+
+    fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError> {
+        let id = &migration.guest;
+        self.read(|_| Ok(()))?;
+        let (target, script) = self.begin(migration)?;
+        let end = self.copy(id, &script);
+        if end != CopyEnd::Copied {
+            self.finish(id);
+            let _scripted = self.settle(id, &target, Ending::Fails);
+            return Err(match end {
+                CopyEnd::SourceDown => failed(ERR_SYSTEM, "end of file while reading data"),
+                CopyEnd::Aborted | CopyEnd::Copied => failed(
+                    ERR_OPERATION_ABORTED,
+                    "operation aborted: job 'migration out' canceled by client",
+                ),
+            });
+        }
+        self.world
+            .say(&self.host, HypervisorEvent::SwitchoverBegan(id.clone()));
+        let last = self.guest(id, |g| g.job.map(|job| job.progress));
+        self.finish(id);
+        self.settle(id, &target, script.ending)?;
+        let mut last = last.ok().flatten().unwrap_or_default();
+        last.downtime = Some(Duration::from_millis(10));
+        self.world
+            .say(&self.host, HypervisorEvent::JobCompleted(id.clone(), last));
+        Ok(())
+    }
+
+    fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
+        self.guest(guest, |g| g.job.map(|job| job.progress))
+    }
+
+    fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        let done = self.guest(guest, |g| {
+            if let Some(job) = g.job.as_mut() {
+                job.abort = true;
+            }
+        });
+        self.world.shared.changed.notify_all();
+        done
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        let hosts = self.world.lock();
+        hosts.get(&self.host).map_or_else(
+            || broadcast::Sender::new(1).subscribe(),
+            |state| state.events.subscribe(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
