@@ -45,8 +45,7 @@ def create(lab, node_name):
 
 def _enable_controllers(directory):
     os.makedirs(directory, exist_ok=True)
-    with open(f'{directory}/cgroup.subtree_control', 'w', encoding='ascii') as f:
-        f.write('+cpu +memory')
+    _set(f'{directory}/cgroup.subtree_control', '+cpu +memory')
 
 
 def join_and_exec(lab, node_name, argv):

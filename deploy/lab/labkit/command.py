@@ -190,9 +190,7 @@ def run_evenkeel(lab, args):
 def run_daemons(lab, args):
     if args.action == 'start':
         return lifecycle.start_daemons(lab, args.bin and os.path.abspath(args.bin))
-    for node in daemons.daemon_nodes(lab):
-        nodes.send(daemons.pids(lab, node), 'term')
-    return 0
+    return daemons.stop_all(lab)
 
 
 def run_forward(lab, args):

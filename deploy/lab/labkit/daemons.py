@@ -13,7 +13,8 @@ KINDS = {'host': 'agent', 'scheduler': 'scheduler'}
 
 def default_binaries():
     """Where a build has put the daemons; empty when there is none."""
-    candidates = [os.environ.get('LAB_BIN', ''), f'{REPOSITORY}/target/release', f'{REPOSITORY}/target/debug']
+    target = os.environ.get('CARGO_TARGET_DIR', f'{REPOSITORY}/target')
+    candidates = [os.environ.get('LAB_BIN', ''), f'{target}/release', f'{target}/debug']
     for directory in filter(None, candidates):
         if all(os.access(f'{directory}/{program}', os.X_OK) for program in PROGRAMS.values()):
             return os.path.abspath(directory)
@@ -112,6 +113,14 @@ def start(lab, node, directory=''):
         raise LabError(f'{PROGRAMS[node.kind]} on {node.name} runs already')
     program = program_path(lab, PROGRAMS[node.kind], directory)
     nodes.start_service(lab, node, [program, '--config', config_path(lab, node)], log_path(lab, node))
+
+
+def stop_all(lab):
+    """Ask all of them to end, and wait for it."""
+    for node in daemon_nodes(lab):
+        nodes.send(pids(lab, node), 'term')
+    for node in daemon_nodes(lab):
+        shell.wait_until(lambda n=node: not pids(lab, n), f'{PROGRAMS[node.kind]} on {node.name} to end')
 
 
 def pids(lab, node):
