@@ -77,6 +77,8 @@ reasons! {
         Unmovable = "unmovable",
         /// Another job (a migration that is not ours, a snapshot, a backup) holds the guest.
         Busy = "busy",
+        /// The source agent does not answer the leader.
+        SourceUnreachable = "source_unreachable",
         /// The target agent does not answer.
         TargetUnreachable = "target_unreachable",
         /// The target has too little memory that is neither used nor reserved.

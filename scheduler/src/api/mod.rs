@@ -1,0 +1,290 @@
+//! `SchedulerService`: any replica answers reads from its own picture; writes go to the leader.
+//!
+//! A follower forwards a write with the operator's verified identity; the leader authorises that identity
+//! again. A forwarded write is never forwarded once more.
+
+pub mod auth;
+pub mod views;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use evenkeel_planner::{Options, plan};
+use evenkeel_proto::ON_BEHALF_OF;
+use evenkeel_proto::identity::{Identity, TlsPem};
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
+use evenkeel_proto::v1::scheduler_service_server::SchedulerService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::controller::{Controller, Handle, NoAnswer, Write, WriteError};
+use auth::authorise;
+
+/// A forwarded write is answered within this time.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
+/// How often a watched migration is looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// Updates waiting for a slow watcher.
+const WATCH_QUEUE: usize = 8;
+/// A watcher is cut off after this long; it may call again.
+const WATCH_LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The API of one replica.
+#[derive(Debug)]
+pub struct Api {
+    handle: Handle,
+    tls: TlsPem,
+    stop: CancellationToken,
+}
+
+/// Who carries out a write.
+enum Route {
+    Here,
+    Leader(Box<SchedulerServiceClient<Channel>>),
+}
+
+impl Api {
+    /// An API over the loop's handle; `tls` is what it forwards with.
+    #[must_use]
+    pub fn new(handle: Handle, tls: TlsPem, stop: CancellationToken) -> Self {
+        Self { handle, tls, stop }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Controller) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.handle.read(question).await.map_err(|e: NoAnswer| Status::unavailable(e.to_string()))
+    }
+
+    /// Where a write goes: here if we lead, else to the leader unless it has been forwarded already.
+    async fn route<T>(&self, request: &Request<T>) -> Result<Route, Status> {
+        let forwarded = request.metadata().contains_key(ON_BEHALF_OF);
+        let leader = self
+            .read(|c| (c.mandate().is_some(), c.fleet().leader().map(|(_, info)| info.clone())))
+            .await?;
+        match leader {
+            (true, _) => Ok(Route::Here),
+            (false, Some(info)) if !forwarded => {
+                let channel = self
+                    .tls
+                    .channel(&info.address, &info.name)
+                    .map_err(|e| Status::unavailable(format!("leader {}: {e}", info.name)))?;
+                Ok(Route::Leader(Box::new(SchedulerServiceClient::new(channel))))
+            }
+            (false, Some(_)) => Err(Status::unavailable("the leader is changing")),
+            (false, None) => Err(Status::unavailable("there is no leader")),
+        }
+    }
+}
+
+/// The request as it goes to the leader, with the identity it is made for.
+fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
+    let mut request = Request::new(message);
+    let identity = caller
+        .to_string()
+        .parse()
+        .map_err(|_| Status::internal("the caller's identity does not fit a header"))?;
+    request.metadata_mut().insert(ON_BEHALF_OF, identity);
+    request.set_timeout(FORWARD_DEADLINE);
+    Ok(request)
+}
+
+fn status_of(error: WriteError) -> Status {
+    let text = error.to_string();
+    match error {
+        WriteError::NotLeader | WriteError::NoAnswer | WriteError::Unreachable(_) => {
+            Status::unavailable(text)
+        }
+        WriteError::Invalid(_) => Status::invalid_argument(text),
+        WriteError::NotFound(_) => Status::not_found(text),
+        WriteError::Refused(_) => Status::failed_precondition(text),
+        WriteError::Conflict(_) => Status::aborted(text),
+        WriteError::Commit(cause) => Status::unavailable(format!("{text}: {cause}")),
+    }
+}
+
+/// A write: authorised, then carried out here or by the leader.
+macro_rules! write_method {
+    ($self:ident, $request:ident, $name:literal, $method:ident, $variant:path) => {{
+        let caller = authorise($name, &$request)?;
+        match $self.route(&$request).await? {
+            Route::Here => {
+                let message = $request.into_inner();
+                let by = caller.to_string();
+                let written = $self.handle.write(|reply| $variant(message, by, reply)).await;
+                written.map(Response::new).map_err(status_of)
+            }
+            Route::Leader(mut leader) => {
+                leader.$method(on_behalf($request.into_inner(), &caller)?).await
+            }
+        }
+    }};
+}
+
+#[tonic::async_trait]
+impl SchedulerService for Api {
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::Status>, Status> {
+        authorise("GetStatus", &request)?;
+        self.read(views::status).await.map(Response::new)
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Result<Response<v1::ListHostsReply>, Status> {
+        authorise("ListHosts", &request)?;
+        self.read(views::hosts).await.map(Response::new)
+    }
+
+    async fn list_guests(
+        &self,
+        request: Request<v1::ListGuestsRequest>,
+    ) -> Result<Response<v1::ListGuestsReply>, Status> {
+        authorise("ListGuests", &request)?;
+        self.read(views::guests).await.map(Response::new)
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Result<Response<v1::ListMigrationsReply>, Status> {
+        authorise("ListMigrations", &request)?;
+        let open_only = request.into_inner().open_only;
+        self.read(move |c| views::migrations(c, open_only)).await.map(Response::new)
+    }
+
+    type WatchMigrationStream = Pin<
+        Box<dyn tokio_stream::Stream<Item = Result<v1::Migration, Status>> + Send + 'static>,
+    >;
+
+    async fn watch_migration(
+        &self,
+        request: Request<v1::WatchMigrationRequest>,
+    ) -> Result<Response<Self::WatchMigrationStream>, Status> {
+        authorise("WatchMigration", &request)?;
+        let id = request.into_inner().id;
+        if id.is_empty() {
+            return Err(Status::invalid_argument("which migration?"));
+        }
+        let (sink, updates) = mpsc::channel(WATCH_QUEUE);
+        let watch = watch(self.handle.clone(), id, sink);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = tokio::time::timeout(WATCH_LONGEST, watch) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
+    }
+
+    async fn get_plan(
+        &self,
+        request: Request<v1::GetPlanRequest>,
+    ) -> Result<Response<v1::Document>, Status> {
+        authorise("GetPlan", &request)?;
+        let max_moves = request.into_inner().max_moves;
+        let (snapshot, policy) = self
+            .read(|c| (c.assessment().snapshot.clone(), c.active().policy().clone()))
+            .await?;
+        let options = Options {
+            max_moves: usize::try_from(max_moves).ok().filter(|most| *most > 0),
+            ..Options::default()
+        };
+        let made = tokio::task::spawn_blocking(move || plan(&snapshot, &policy, &options).0);
+        let plan = made.await.map_err(|e| Status::internal(format!("planning failed: {e}")))?;
+        let json = plan.to_json().into_bytes();
+        Ok(Response::new(v1::Document { schema: plan.schema, json }))
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::Document>, Status> {
+        authorise("GetSnapshot", &request)?;
+        let snapshot = self.read(|c| c.assessment().snapshot.clone()).await?;
+        let json = snapshot.to_json().into_bytes();
+        Ok(Response::new(v1::Document { schema: snapshot.schema, json }))
+    }
+
+    async fn set_mode(
+        &self,
+        request: Request<v1::SetModeRequest>,
+    ) -> Result<Response<v1::SetModeReply>, Status> {
+        write_method!(self, request, "SetMode", set_mode, Write::SetMode)
+    }
+
+    async fn set_pause(
+        &self,
+        request: Request<v1::SetPauseRequest>,
+    ) -> Result<Response<v1::SetPauseReply>, Status> {
+        write_method!(self, request, "SetPause", set_pause, Write::SetPause)
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeReply>, Status> {
+        write_method!(self, request, "Resume", resume, Write::Resume)
+    }
+
+    async fn migrate(
+        &self,
+        request: Request<v1::OperatorMigrateRequest>,
+    ) -> Result<Response<v1::OperatorMigrateReply>, Status> {
+        write_method!(self, request, "Migrate", migrate, Write::Migrate)
+    }
+
+    async fn cancel_migration(
+        &self,
+        request: Request<v1::CancelMigrationRequest>,
+    ) -> Result<Response<v1::CancelMigrationReply>, Status> {
+        write_method!(self, request, "CancelMigration", cancel_migration, Write::Cancel)
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<v1::ApplyPolicyRequest>,
+    ) -> Result<Response<v1::ApplyPolicyReply>, Status> {
+        write_method!(self, request, "ApplyPolicy", apply_policy, Write::ApplyPolicy)
+    }
+}
+
+/// Sends a migration whenever it has changed, until it is over or nobody listens.
+async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migration, Status>>) {
+    let mut last: Option<v1::Migration> = None;
+    let mut tick = tokio::time::interval(WATCH_EVERY);
+    loop {
+        tick.tick().await;
+        let prefix = id.clone();
+        let found = match handle.read(move |c| views::migration_by_prefix(c, &prefix)).await {
+            Ok(found) => found,
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
+        let now = match found {
+            Ok(migration) => migration,
+            // Between the order and our mirror of it there may be a moment; after the first sight, none.
+            Err(status) => {
+                drop(sink.send(Err(status)).await);
+                return;
+            }
+        };
+        let over = now.ended_at_ms > 0;
+        let changed = last.as_ref() != Some(&now);
+        if changed && sink.send(Ok(now.clone())).await.is_err() {
+            return;
+        }
+        if over || sink.is_closed() {
+            return;
+        }
+        last = Some(now);
+    }
+}

@@ -1,0 +1,228 @@
+//! The loop's picture as messages. Pure, but for the clock that ages are counted by.
+
+use std::collections::BTreeMap;
+
+use evenkeel_daemon::unix_ms;
+use evenkeel_planner::{Guest, HostState};
+use evenkeel_proto::v1;
+use evenkeel_types::{HostName, MigrationState};
+use tonic::Status;
+
+use crate::controller::Controller;
+use crate::observe::{Fleet, GuestReading, OrderEntry, RunState};
+
+/// `evenkeel status`
+#[must_use]
+pub fn status(c: &Controller) -> v1::Status {
+    let (fleet, assessment) = (c.fleet(), c.assessment());
+    let leader = fleet.leader();
+    let absent = fleet.hosts.keys().filter(|host| !fleet.reports.contains_key(*host)).count();
+    let libvirt_down = fleet.reports.values().filter(|report| !report.libvirt_up).count();
+    let plan = c.planned().map(|planned| &planned.plan);
+    v1::Status {
+        cluster: c.cluster().to_string(),
+        replica: c.name().to_string(),
+        is_leader: c.mandate().is_some(),
+        leader: leader.map(|(_, info)| info.name.clone()).unwrap_or_default(),
+        epoch: leader.map_or(0, |(epoch, _)| epoch),
+        mode: c.active().policy().mode.as_str().to_owned(),
+        policy_revision: c.active().revision(),
+        pause: crate::core::holds::pause_in_force(fleet, unix_ms())
+            .and_then(|_| fleet.pause.clone()),
+        loss: assessment.loss.total,
+        loss_planned: plan.map_or(assessment.loss.total, |plan| plan.loss_after),
+        plan_moves: plan.map_or(0, |plan| count(plan.steps.len())),
+        hosts_active: count(fleet.hosts.len() - absent),
+        hosts_absent: count(absent),
+        hosts_libvirt_down: count(libvirt_down),
+        guests: count(assessment.snapshot.guests.len()),
+        migrations_running: count(fleet.open_migrations().len()),
+        holds: assessment.holds.iter().map(ToString::to_string).collect(),
+        last_cycle_ms: c.last_cycle_ms(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        etcd_reachable: c.etcd_reachable(),
+        migrations_unknown: count(c.unknown_migrations()),
+    }
+}
+
+/// `evenkeel hosts`
+#[must_use]
+pub fn hosts(c: &Controller) -> v1::ListHostsReply {
+    let losses: BTreeMap<&str, _> =
+        c.assessment().loss.per_host.iter().map(|host| (host.name.as_str(), host)).collect();
+    let hosts = c.assessment().snapshot.hosts.iter().filter_map(|host| {
+        let name: HostName = host.name.parse().ok()?;
+        let report = c.fleet().reports.get(&name);
+        let facts = c.fleet().hosts.get(&name)?;
+        let loss = losses.get(host.name.as_str());
+        let here = c.assessment().snapshot.guests.iter().filter(|g| g.host == host.name);
+        let allocated = here.filter(|g| holds_memory(g)).map(|g| g.memory_mib).sum();
+        Some(v1::HostView {
+            name: host.name.clone(),
+            state: state_of(host.state, report.is_some()),
+            libvirt_up: report.is_some_and(|r| r.libvirt_up),
+            cpu_cores: host.cpu_cores,
+            cpu_demand_cores: loss.map_or(0.0, |l| l.cpu_utilisation * host.cpu_cores),
+            cpu_used_cores: report.map_or(0.0, |r| r.host_cpu_cores),
+            memory_mib: host.memory_mib,
+            memory_allocated_mib: allocated,
+            pressure: report.map(|r| r.pressure),
+            guests: loss.map_or(0, |l| u32::try_from(l.guests).unwrap_or(0)),
+            loss: loss.map_or(0.0, |l| l.loss),
+            report_age_ms: c
+                .core()
+                .report_age(&name, unix_ms())
+                .map_or(-1, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+            migrations_running: report.map_or(0, |r| r.migrations_running),
+            agent_address: facts.agent_address.clone(),
+            agent_version: facts.agent_version.clone(),
+            troubles: report.map(|r| r.troubles.clone()).unwrap_or_default(),
+        })
+    });
+    v1::ListHostsReply { hosts: hosts.collect() }
+}
+
+/// A host whose agent reports but whose data cannot be used is shown as it is known, not as silent.
+fn state_of(state: HostState, reports: bool) -> String {
+    match (state, reports) {
+        (HostState::Absent, true) => "unusable".to_owned(),
+        (state, _) => state.as_str().to_owned(),
+    }
+}
+
+fn holds_memory(guest: &Guest) -> bool {
+    guest.state.as_str() != "shutoff"
+}
+
+/// `evenkeel guests`
+#[must_use]
+pub fn guests(c: &Controller) -> v1::ListGuestsReply {
+    let mut readings: BTreeMap<(&str, &str), &GuestReading> = BTreeMap::new();
+    for (host, report) in &c.fleet().reports {
+        for reading in report.guests.iter().filter(|g| g.state != RunState::Incoming) {
+            readings.insert((host.as_str(), reading.id.as_str()), reading);
+        }
+    }
+    let targets: BTreeMap<&str, &str> = c
+        .assessment()
+        .snapshot
+        .in_flight
+        .iter()
+        .map(|flight| (flight.guest.as_str(), flight.to.as_str()))
+        .collect();
+    let guests = c.assessment().snapshot.guests.iter().map(|guest| {
+        let reading = readings.get(&(guest.host.as_str(), guest.key()));
+        v1::GuestView {
+            name: guest.name.clone(),
+            uuid: guest.key().to_owned(),
+            host: guest.host.clone(),
+            state: guest.state.as_str().to_owned(),
+            vcpus: guest.vcpus,
+            cpu_used_cores: reading.map_or(0.0, |r| r.cpu_used_cores),
+            cpu_demand_cores: guest.cpu_demand_cores,
+            cpu_demand_stddev_cores: guest.cpu_demand_stddev_cores,
+            memory_mib: guest.memory_mib,
+            memory_rss_mib: reading.map_or(0, |r| r.memory_rss_mib),
+            dirty_rate_mib_s: guest.dirty_rate_mib_s,
+            unmovable_reason: guest.unmovable_reason.clone().unwrap_or_default(),
+            cooldown_until_ms: guest.cooldown_until.map_or(0, |at| at.as_millisecond()),
+            migrating_to: targets.get(guest.name.as_str()).copied().unwrap_or("").to_owned(),
+        }
+    });
+    v1::ListGuestsReply { guests: guests.collect() }
+}
+
+/// `evenkeel migrations`: open ones and what the guests' records remember, newest last.
+#[must_use]
+pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
+    let mut migrations: Vec<v1::Migration> = all_migrations(c.fleet()).into_values().collect();
+    if open_only {
+        migrations.retain(|m| m.ended_at_ms == 0);
+    }
+    migrations.sort_by_key(|m| (m.started_at_ms, m.order.as_ref().map(|o| o.id.clone())));
+    v1::ListMigrationsReply { migrations }
+}
+
+/// One migration by its id or the beginning of it.
+///
+/// # Errors
+/// `NotFound`, or `InvalidArgument` when several begin so.
+pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration, Status> {
+    let all = all_migrations(c.fleet());
+    let mut found = all.into_iter().filter(|(id, _)| id.starts_with(prefix)).map(|(_, m)| m);
+    match (found.next(), found.next()) {
+        (Some(migration), None) => Ok(migration),
+        (Some(_), Some(_)) => Err(Status::invalid_argument(format!("{prefix:?} is ambiguous"))),
+        (None, _) => Err(Status::not_found(format!("there is no migration {prefix:?}"))),
+    }
+}
+
+/// By order id; a journal tells more than its order, a remembered end more than a journal.
+fn all_migrations(fleet: &Fleet) -> BTreeMap<String, v1::Migration> {
+    let mut all = BTreeMap::new();
+    for entry in fleet.orders.values() {
+        all.insert(entry.order.id.to_string(), migration_of(fleet, entry));
+    }
+    for journal in fleet.journals.values() {
+        all.insert(journal.order.id.to_string(), of_journal(&journal.message));
+    }
+    for remembered in fleet.remembered.values() {
+        for past in &remembered.message.moves {
+            all.insert(past.order_id.clone(), of_record(&remembered.message, past));
+        }
+    }
+    all
+}
+
+/// The migration of a standing order.
+#[must_use]
+pub fn migration_of(fleet: &Fleet, entry: &OrderEntry) -> v1::Migration {
+    match fleet.journal_of(entry) {
+        Some(journal) => of_journal(&journal.message),
+        None => v1::Migration {
+            order: Some(entry.order.message.clone()),
+            state: Some(MigrationState::Ordered.into()),
+            started_at_ms: entry.order.message.created_at_ms,
+            ..v1::Migration::default()
+        },
+    }
+}
+
+fn of_journal(journal: &v1::Journal) -> v1::Migration {
+    v1::Migration {
+        order: journal.order.clone(),
+        state: journal.state.clone(),
+        progress: journal.progress,
+        started_at_ms: journal.started_at_ms,
+        ended_at_ms: journal.ended_at_ms,
+        detail: journal.detail.clone(),
+    }
+}
+
+fn of_record(record: &v1::GuestRecord, past: &v1::MoveRecord) -> v1::Migration {
+    let order = v1::Order {
+        id: past.order_id.clone(),
+        guest_uuid: record.uuid.clone(),
+        guest_name: record.name.clone(),
+        source: past.source.clone(),
+        target: past.target.clone(),
+        trigger: past.trigger.clone(),
+        reason: past.reason.clone(),
+        why: past.why.clone(),
+        by: past.by.clone(),
+        prediction: past.prediction,
+        ..v1::Order::default()
+    };
+    v1::Migration {
+        order: Some(order),
+        state: past.state.clone(),
+        progress: past.progress,
+        started_at_ms: past.started_at_ms,
+        ended_at_ms: past.ended_at_ms,
+        detail: past.detail.clone(),
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,273 @@
+//! What the leader does: starts the chosen steps of a plan and looks after orders until they are settled.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_daemon::unix_ms;
+use evenkeel_planner::{Plan, PlanReport, Step, StepReason};
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, OrderId, Outcome, Refusal};
+
+use super::{Controller, Planned};
+use crate::core::choose::{Situation, choose};
+use crate::core::{Choice, Postponed};
+use crate::execute::agents::deliver;
+use crate::execute::orders::{Cause, Look, order_for};
+use crate::execute::{Delivery, OrderAction, reconcile};
+use crate::lease::{CommitError, Mandate};
+use crate::observe::OrderEntry;
+
+impl Controller {
+    /// A plan has been made: starts what may start, remembers why the rest does not.
+    pub(super) async fn take_plan(&mut self, made: Option<(Plan, PlanReport, Duration)>) {
+        let Some((plan, report, planning)) = made else {
+            self.parts.metrics.cycle("failed", &[], seconds_now());
+            return;
+        };
+        let Some(mandate) = self.parts.standing.mandate() else { return };
+        let started = Instant::now();
+        let now_ms = unix_ms();
+        self.look_again(now_ms);
+        let situation = Situation {
+            fleet: &self.fleet,
+            assessment: &self.assessment,
+            policy: self.active.policy(),
+        };
+        let choice = choose(situation, &plan);
+        self.wake_for(&choice, now_ms);
+        self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
+        self.say_plan(&plan, &choice);
+        for step in &choice.start {
+            let cause = Cause {
+                trigger: trigger_of(step.reason),
+                by: format!("scheduler/{}", self.parts.name),
+                reason: String::new(),
+            };
+            // What could not be ordered is planned again in the next cycle.
+            if let Err(error) = self.order(&mandate, step, &cause).await {
+                self.note_failed_write("order", &mandate, &error);
+            }
+        }
+        let outcome = match (plan.steps.is_empty(), choice.start.is_empty()) {
+            (true, _) => "idle",
+            (false, true) => "held",
+            (false, false) => "moves",
+        };
+        let phases =
+            [("plan", planning.as_secs_f64()), ("order", started.elapsed().as_secs_f64())];
+        self.parts.metrics.cycle(outcome, &phases, seconds_now());
+        self.last_cycle_ms = now_ms;
+        self.planned = Some(Planned { plan, report, choice });
+    }
+
+    /// A step that only waits for time to pass gets its cycle when that time is over.
+    fn wake_for(&mut self, choice: &Choice, now_ms: i64) {
+        for (_, postponed) in &choice.postponed {
+            self.parts.metrics.rejected(postponed.as_str());
+            if let Postponed::HoldTime { left } | Postponed::Settling { left, .. } = postponed {
+                let end_ms = now_ms + i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 4);
+                self.next_cycle_ms = self.next_cycle_ms.min(end_ms);
+            }
+        }
+    }
+
+    fn say_plan(&self, plan: &Plan, choice: &Choice) {
+        if plan.steps.is_empty() {
+            return;
+        }
+        let postponed: Vec<String> =
+            choice.postponed.iter().map(|(step, why)| format!("{}: {why}", step.guest)).collect();
+        tracing::info!(
+            plan = plan.id,
+            loss = plan.loss_before,
+            loss_after = plan.loss_after,
+            steps = plan.steps.len(),
+            start = choice.start.len(),
+            postponed = postponed.join("; "),
+            policy = self.active.revision(),
+            "planned"
+        );
+    }
+
+    /// Puts an order for a step into etcd; delivering it is left to the next look.
+    pub(super) async fn order(
+        &mut self,
+        mandate: &Mandate,
+        step: &Step,
+        cause: &Cause,
+    ) -> Result<v1::Order, CommitError> {
+        let guest = self.assessment.guests.get(&step.guest).cloned();
+        let memory = self.assessment.snapshot.guest(&step.guest).map(|g| g.memory_mib);
+        let (Some(guest), Some(memory)) = (guest, memory) else {
+            return Err(CommitError::Conflict);
+        };
+        let order = order_for(step, &guest, memory, self.active.policy(), cause, unix_ms());
+        let order = self.orders.create(mandate, order, &guest).await?;
+        tracing::info!(
+            order = order.id,
+            guest = order.guest_name,
+            source = order.source,
+            target = order.target,
+            trigger = order.trigger,
+            reason = order.reason,
+            why = order.why,
+            saves_per_hour = step.saves_guest_seconds_per_hour,
+            costs = step.costs_guest_seconds,
+            copy_seconds = step.copy_seconds,
+            by = order.by,
+            epoch = order.epoch,
+            "ordered a migration"
+        );
+        Ok(order)
+    }
+
+    /// One look at every order that stands.
+    pub(super) async fn look_after_orders(&mut self, mandate: &Mandate, now_ms: i64) {
+        let guests: Vec<GuestId> = self.fleet.orders.keys().cloned().collect();
+        for guest in guests {
+            let Some(entry) = self.fleet.orders.get(&guest).cloned() else { continue };
+            let journal = self.fleet.journal_of(&entry);
+            let delivered = self.deliveries.get(&entry.order.id).copied().unwrap_or_default();
+            match reconcile(&entry, journal, mandate.epoch, delivered, now_ms) {
+                OrderAction::Wait => {}
+                OrderAction::Deliver => self.deliver(mandate, &entry),
+                OrderAction::Settle => self.settle(mandate, &entry, now_ms).await,
+                OrderAction::Withdraw(refusal) => {
+                    self.withdraw(mandate, &entry, refusal, now_ms).await;
+                }
+            }
+        }
+    }
+
+    /// Calls the source agent from a task of its own; the answer comes back to the loop.
+    fn deliver(&mut self, mandate: &Mandate, entry: &OrderEntry) {
+        let id = entry.order.id.clone();
+        let client = self
+            .fleet
+            .hosts
+            .get(&entry.order.source)
+            .ok_or_else(|| "the source host is not known".to_owned())
+            .and_then(|facts| {
+                let client = self.parts.agents.client(&facts.name, &facts.agent_address);
+                client.map_err(|error| error.to_string())
+            });
+        let memory = self.deliveries.entry(id.clone()).or_default();
+        let client = match client {
+            Ok(client) => client,
+            Err(detail) => {
+                memory.last_ms = Some(unix_ms());
+                tracing::warn!(order = %id, detail, "order not delivered");
+                return;
+            }
+        };
+        memory.under_way = true;
+        let (order, key) = (entry.order.message.clone(), mandate.key.clone());
+        let answers = self.delivered.0.clone();
+        tokio::spawn(async move {
+            let delivery = deliver(client, order, key).await;
+            // The loop is gone only when the process ends.
+            drop(answers.send((id, delivery)).await);
+        });
+    }
+
+    pub(super) fn note_delivery(&mut self, id: &OrderId, delivery: Delivery) {
+        let memory = self.deliveries.entry(id.clone()).or_default();
+        memory.under_way = false;
+        memory.last_ms = Some(unix_ms());
+        match delivery {
+            Delivery::TakenUp => tracing::debug!(order = %id, "taken up"),
+            Delivery::Refused(refusal, detail) => {
+                tracing::warn!(order = %id, %refusal, detail, "the agent refused the order");
+                memory.refused = Some(refusal);
+            }
+            Delivery::Unreachable(detail) => {
+                tracing::warn!(order = %id, detail, "the agent does not answer");
+            }
+        }
+    }
+
+    async fn settle(&mut self, mandate: &Mandate, entry: &OrderEntry, now_ms: i64) {
+        let Some(journal) = self.fleet.journal_of(entry) else { return };
+        let look = Look { fleet: &self.fleet, entry, policy: self.active.policy(), now_ms };
+        let settled = self.orders.settle(mandate, look, journal).await;
+        self.note_settled(mandate, entry, settled);
+    }
+
+    async fn withdraw(
+        &mut self,
+        mandate: &Mandate,
+        entry: &OrderEntry,
+        refusal: Refusal,
+        now_ms: i64,
+    ) {
+        let look = Look { fleet: &self.fleet, entry, policy: self.active.policy(), now_ms };
+        let outcome = Outcome::Refused(refusal);
+        let withdrawn = self.orders.withdraw(mandate, look, outcome, "no agent took it up").await;
+        self.note_settled(mandate, entry, withdrawn);
+    }
+
+    pub(super) fn note_settled(
+        &mut self,
+        mandate: &Mandate,
+        entry: &OrderEntry,
+        settled: Result<v1::Journal, CommitError>,
+    ) {
+        let order = &entry.order;
+        match settled {
+            Ok(journal) => {
+                self.parts.metrics.settled(&journal);
+                self.deliveries.remove(&order.id);
+                // Gone from our picture at once: the next look must not settle it twice.
+                self.fleet.orders.remove(&order.guest);
+                self.next_cycle_ms = unix_ms();
+                let progress = journal.progress.unwrap_or_default();
+                tracing::info!(
+                    order = %order.id,
+                    guest = order.message.guest_name,
+                    source = %order.source,
+                    target = %order.target,
+                    outcome = ?journal.state.as_ref().map(v1::MigrationState::phase),
+                    reason = journal.state.as_ref().map(|s| s.reason.as_str()),
+                    detail = journal.detail,
+                    seconds = (journal.ended_at_ms - journal.started_at_ms) / 1000,
+                    downtime_ms = progress.downtime_ms,
+                    bytes = progress.transferred_bytes,
+                    "migration settled"
+                );
+            }
+            Err(error) => self.note_failed_write("settle", mandate, &error),
+        }
+    }
+
+    pub(super) fn note_failed_write(&self, what: &str, mandate: &Mandate, error: &CommitError) {
+        match error {
+            CommitError::Deposed(epoch) => {
+                self.parts.standing.report_deposed(*epoch);
+                tracing::warn!(what, %epoch, "a write was refused: another leads");
+            }
+            // Our picture was older than etcd's; the next look has the newer one.
+            CommitError::Conflict => tracing::debug!(what, "a write met a change"),
+            CommitError::RunOut(_) | CommitError::Store(_) => {
+                tracing::warn!(what, epoch = %mandate.epoch, %error, "a write did not happen");
+            }
+        }
+    }
+}
+
+/// What started a step, as operators sort migrations by.
+fn trigger_of(reason: StepReason) -> &'static str {
+    match reason {
+        StepReason::RelieveCpu
+        | StepReason::RelieveMemory
+        | StepReason::Spread
+        | StepReason::Consolidate
+        | StepReason::MakeRoom => "balance",
+        StepReason::Drain => "drain",
+        StepReason::RepairRule => "repair",
+        StepReason::Manual => "manual",
+    }
+}
+
+fn seconds_now() -> f64 {
+    let ms = u64::try_from(unix_ms()).unwrap_or(0);
+    Duration::from_millis(ms).as_secs_f64()
+}

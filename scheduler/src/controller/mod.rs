@@ -1,0 +1,385 @@
+//! The control loop's shell: one task that owns the picture of the fleet and does everything in turn.
+//!
+//! Every replica runs it; only the one with a mandate plans by the clock and writes. The API reads through
+//! [`Handle::read`] and writes through [`Handle::write`], so no lock guards the picture and nothing sees it
+//! half changed. Planning runs on a thread of its own; its result is chosen from on the newest picture.
+
+mod act;
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_daemon::metrics::Readiness;
+use evenkeel_daemon::{Change, Store, unix_ms};
+use evenkeel_planner::{Options, Plan, PlanReport, plan};
+use evenkeel_proto::keys::Keys;
+use evenkeel_proto::v1;
+use evenkeel_types::{HostName, OrderId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use write::{Reply, Write, WriteError};
+
+use crate::core::{ActivePolicy, Assessment, Choice, Core};
+use crate::execute::reconcile::Delivered;
+use crate::execute::{Agents, Delivery};
+use crate::execute::orders::Orders;
+use crate::lease::{Mandate, Standing};
+use crate::metrics::Metrics;
+use crate::observe::{Fleet, Touched};
+
+/// How often the picture is priced and orders are looked after.
+const TICK: Duration = Duration::from_millis(500);
+/// Questions waiting for the loop.
+const QUEUE: usize = 256;
+/// A question is answered within this time or refused.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// The planner's seed: any constant; plans are to be repeatable.
+const SEED: u64 = 1;
+
+/// A question about the picture.
+type Read = Box<dyn FnOnce(&Controller) + Send>;
+
+/// What the loop is asked.
+enum Ask {
+    Read(Read),
+    Write(Write),
+}
+
+/// The way into the loop, for the API.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    asks: mpsc::Sender<Ask>,
+}
+
+/// The loop did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the control loop does not answer")]
+pub struct NoAnswer;
+
+impl Handle {
+    /// Asks about the picture as it is now.
+    ///
+    /// # Errors
+    /// When the loop is gone or too busy.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Controller) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |controller| drop(reply.send(question(controller))));
+        self.ask(Ask::Read(read), answer).await
+    }
+
+    /// Asks for a change; only the leader carries it out.
+    ///
+    /// # Errors
+    /// When the loop is gone or too busy, or the change is refused.
+    pub async fn write<T: Send>(
+        &self,
+        make: impl FnOnce(Reply<T>) -> Write,
+    ) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Write(make(reply)), answer).await.map_err(|_| WriteError::NoAnswer)?
+    }
+
+    async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, NoAnswer> {
+        let asked = async {
+            self.asks.send(ask).await.map_err(|_| NoAnswer)?;
+            answer.await.map_err(|_| NoAnswer)
+        };
+        tokio::time::timeout(ANSWER_DEADLINE, asked).await.unwrap_or(Err(NoAnswer))
+    }
+}
+
+/// A plan and what it was made of.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Why each step, and why not the others.
+    pub report: PlanReport,
+    /// What was started and what was postponed.
+    pub choice: Choice,
+}
+
+/// A plan that is being made.
+type Planning = JoinHandle<(Plan, PlanReport, Duration)>;
+
+/// What a controller is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The cluster.
+    pub cluster: HostName,
+    /// This replica's name.
+    pub name: HostName,
+    /// etcd.
+    pub store: Store,
+    /// Our place in the election.
+    pub standing: Standing,
+    /// Channels to agents.
+    pub agents: Agents,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Set once etcd has been read.
+    pub readiness: Readiness,
+}
+
+/// The state of the loop.
+pub struct Controller {
+    parts: Parts,
+    keys: Keys,
+    orders: Orders,
+    fleet: Fleet,
+    core: Core,
+    active: ActivePolicy,
+    assessment: Assessment,
+    planned: Option<Planned>,
+    planning: Option<Planning>,
+    deliveries: BTreeMap<OrderId, Delivered>,
+    delivered: (mpsc::Sender<(OrderId, Delivery)>, mpsc::Receiver<(OrderId, Delivery)>),
+    /// Epoch of the mandate we acted under last.
+    led_epoch: Option<i64>,
+    next_cycle_ms: i64,
+    last_cycle_ms: i64,
+    holds_said: Vec<String>,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("name", &self.parts.name).finish_non_exhaustive()
+    }
+}
+
+/// Starts the loop; it runs until `stop`.
+#[must_use]
+pub fn start(
+    parts: Parts,
+    changes: mpsc::Receiver<Change>,
+    stop: CancellationToken,
+) -> (Handle, JoinHandle<()>) {
+    let (asks, asked) = mpsc::channel(QUEUE);
+    let running = tokio::spawn(Controller::new(parts).run(changes, asked, stop));
+    (Handle { asks }, running)
+}
+
+impl Controller {
+    fn new(parts: Parts) -> Self {
+        let now_ms = unix_ms();
+        let keys = Keys::new(&parts.cluster);
+        let active = ActivePolicy::default();
+        let fleet = Fleet::default();
+        let mut core = Core::new(active.policy(), now_ms);
+        let assessment = core.assess(&fleet, &active, now_ms);
+        Self {
+            orders: Orders::new(parts.store.clone(), keys.clone()),
+            keys,
+            fleet,
+            core,
+            active,
+            assessment,
+            planned: None,
+            planning: None,
+            deliveries: BTreeMap::new(),
+            delivered: mpsc::channel(QUEUE),
+            led_epoch: None,
+            next_cycle_ms: now_ms,
+            last_cycle_ms: 0,
+            holds_said: vec![],
+            parts,
+        }
+    }
+
+    async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Change>,
+        mut asked: mpsc::Receiver<Ask>,
+        stop: CancellationToken,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(change) = changes.recv() => self.take(change),
+                Some(ask) = asked.recv() => match ask {
+                    Ask::Read(read) => read(&self),
+                    Ask::Write(write) => self.write(write).await,
+                },
+                Some((id, delivery)) = self.delivered.1.recv() => self.note_delivery(&id, delivery),
+                made = made(&mut self.planning) => self.take_plan(made).await,
+                _ = tick.tick() => self.tick().await,
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Applies a change of etcd, and notes what asks for a cycle at once.
+    fn take(&mut self, change: Change) {
+        let now_ms = unix_ms();
+        for touched in self.fleet.apply(&self.keys, change) {
+            match touched {
+                Touched::Report(host) => {
+                    if let Some(report) = self.fleet.reports.get(&host) {
+                        self.core.note(&host, report, now_ms);
+                    }
+                }
+                Touched::Host(_) | Touched::Control => self.next_cycle_ms = now_ms,
+                Touched::Migration(_) | Touched::Other => {}
+            }
+        }
+        self.parts.readiness.set(self.fleet.complete);
+    }
+
+    async fn tick(&mut self) {
+        let now_ms = unix_ms();
+        let mandate = self.parts.standing.mandate();
+        self.note_leadership(mandate.as_ref(), now_ms);
+        self.look_again(now_ms);
+        if let Some(mandate) = &mandate
+            && self.fleet.complete
+        {
+            self.look_after_orders(mandate, now_ms).await;
+            if self.planning.is_none() && now_ms >= self.next_cycle_ms {
+                self.start_planning(now_ms);
+            }
+        }
+    }
+
+    /// Prices the fleet as it is now.
+    fn look_again(&mut self, now_ms: i64) {
+        self.active = self.active.follow(self.fleet.policy.as_ref());
+        self.assessment = self.core.assess(&self.fleet, &self.active, now_ms);
+        self.assessment.snapshot.cluster = self.parts.cluster.to_string();
+        let policy = self.active.policy();
+        if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
+            self.next_cycle_ms = self.next_cycle_ms.min(end_ms);
+        }
+        let metrics = &self.parts.metrics;
+        metrics.assessment(&self.assessment);
+        metrics.policy(policy.mode, self.active.revision(), policy.limits.migrations_per_cluster);
+        metrics.etcd(*self.parts.store.health().borrow());
+        let open = self.fleet.open_migrations().len();
+        metrics.running(open, self.unknown_migrations(), self.fleet.malformed.len());
+        self.say_holds();
+    }
+
+    fn note_leadership(&mut self, mandate: Option<&Mandate>, now_ms: i64) {
+        let epoch = mandate.map(|m| m.epoch.0);
+        self.parts.metrics.leadership(epoch);
+        if epoch != self.led_epoch {
+            // What an earlier leader delivered is judged from journals alone.
+            self.deliveries.clear();
+            self.planning = None;
+            self.planned = None;
+            self.next_cycle_ms = now_ms;
+            self.led_epoch = epoch;
+        }
+    }
+
+    /// Holds are logged when they change, not every half second.
+    fn say_holds(&mut self) {
+        if self.led_epoch.is_none() {
+            return;
+        }
+        let names: Vec<String> =
+            self.assessment.holds.iter().map(|hold| hold.as_str().to_owned()).collect();
+        if names != self.holds_said {
+            let why: Vec<String> = self.assessment.holds.iter().map(ToString::to_string).collect();
+            tracing::info!(holds = why.join("; "), "what holds automatic moves back");
+            self.holds_said = names;
+        }
+    }
+
+    fn start_planning(&mut self, now_ms: i64) {
+        let cycle = self.active.policy().control.cycle;
+        self.next_cycle_ms = now_ms + i64::try_from(cycle.as_millis()).unwrap_or(i64::MAX / 4);
+        let (snapshot, policy) = (self.assessment.snapshot.clone(), self.active.policy().clone());
+        self.planning = Some(tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let options = Options { seed: SEED, ..Options::default() };
+            let (plan, report) = plan(&snapshot, &policy, &options);
+            (plan, report, started.elapsed())
+        }));
+    }
+
+    // ---- What the API reads -------------------------------------------------------------------
+
+    /// etcd's picture.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The fleet, priced.
+    #[must_use]
+    pub fn assessment(&self) -> &Assessment {
+        &self.assessment
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn active(&self) -> &ActivePolicy {
+        &self.active
+    }
+
+    /// The newest plan of this leadership.
+    #[must_use]
+    pub fn planned(&self) -> Option<&Planned> {
+        self.planned.as_ref()
+    }
+
+    /// What estimates are made from.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The mandate, if we lead.
+    #[must_use]
+    pub fn mandate(&self) -> Option<Mandate> {
+        self.parts.standing.mandate()
+    }
+
+    /// This replica's name.
+    #[must_use]
+    pub fn name(&self) -> &HostName {
+        &self.parts.name
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &HostName {
+        &self.parts.cluster
+    }
+
+    /// When the last cycle ended, milliseconds since the Unix epoch; 0: none by this replica.
+    #[must_use]
+    pub fn last_cycle_ms(&self) -> i64 {
+        self.last_cycle_ms
+    }
+
+    /// Whether etcd answered last time.
+    #[must_use]
+    pub fn etcd_reachable(&self) -> bool {
+        *self.parts.store.health().borrow()
+    }
+
+    /// Journals whose outcome is not known.
+    #[must_use]
+    pub fn unknown_migrations(&self) -> usize {
+        let unknown = |m: &v1::Journal| {
+            m.state.as_ref().is_some_and(|s| s.phase() == v1::MigrationPhase::Unknown)
+        };
+        self.fleet.journals.values().filter(|j| unknown(&j.message)).count()
+    }
+}
+
+/// Resolves when the plan that is being made is there; never while none is.
+async fn made(planning: &mut Option<Planning>) -> Option<(Plan, PlanReport, Duration)> {
+    let Some(running) = planning.as_mut() else { return std::future::pending().await };
+    let made = running.await;
+    *planning = None;
+    made.map_err(|error| tracing::error!(%error, "planning ended abnormally")).ok()
+}

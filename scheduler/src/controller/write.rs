@@ -1,0 +1,390 @@
+//! What operators change: mode, pause, policy, manual moves, cancels. Only under a mandate.
+
+use etcd_client::Compare;
+use evenkeel_daemon::store::guard;
+use evenkeel_daemon::unix_ms;
+use evenkeel_planner::{Mode, Policy, Rejection, place_one};
+use evenkeel_proto::v1;
+use evenkeel_types::Outcome;
+use tokio::sync::oneshot;
+
+use super::Controller;
+use crate::core::holds::pause_in_force;
+use crate::execute::agents::cancel;
+use crate::execute::orders::{Cause, Look};
+use crate::lease::{CommitError, Mandate, commit};
+use crate::observe::OrderEntry;
+
+/// Where the answer to a write goes.
+pub type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// A change that an authorised operator asks for; `by` is the verified identity.
+#[derive(Debug)]
+pub enum Write {
+    /// Another mode.
+    SetMode(v1::SetModeRequest, String, Reply<v1::SetModeReply>),
+    /// Pause.
+    SetPause(v1::SetPauseRequest, String, Reply<v1::SetPauseReply>),
+    /// Resume.
+    Resume(v1::ResumeRequest, String, Reply<v1::ResumeReply>),
+    /// A move by hand.
+    Migrate(v1::OperatorMigrateRequest, String, Reply<v1::OperatorMigrateReply>),
+    /// Abort a migration.
+    Cancel(v1::CancelMigrationRequest, String, Reply<v1::CancelMigrationReply>),
+    /// A new policy.
+    ApplyPolicy(v1::ApplyPolicyRequest, String, Reply<v1::ApplyPolicyReply>),
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// This replica does not lead.
+    #[error("this replica does not lead")]
+    NotLeader,
+    /// The control loop is gone or too busy.
+    #[error("the control loop does not answer")]
+    NoAnswer,
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Rules, limits or a pause forbid it.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else changed it in the meantime.
+    #[error("{0}")]
+    Conflict(String),
+    /// It could not be written, or that is not known.
+    #[error("etcd did not take the change")]
+    Commit(#[source] CommitError),
+    /// The agent concerned does not answer.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<CommitError> for WriteError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => {
+                Self::Conflict("it was changed by somebody else in the meantime".to_owned())
+            }
+            CommitError::RunOut(_) | CommitError::Deposed(_) => Self::NotLeader,
+            CommitError::Store(_) => Self::Commit(error),
+        }
+    }
+}
+
+/// Answers; a caller that has gone away needs none.
+fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
+    drop(reply.send(result));
+}
+
+impl Controller {
+    pub(super) async fn write(&mut self, write: Write) {
+        let mandate = self.parts.standing.mandate().filter(|_| self.fleet.complete);
+        let mandate = mandate.ok_or(WriteError::NotLeader);
+        match write {
+            Write::SetMode(request, by, reply) => {
+                answer(reply, self.set_mode(mandate, request, &by).await);
+            }
+            Write::SetPause(request, by, reply) => {
+                answer(reply, self.set_pause(mandate, request, by).await);
+            }
+            Write::Resume(request, by, reply) => {
+                answer(reply, self.resume(mandate, &request, &by).await);
+            }
+            Write::Migrate(request, by, reply) => {
+                answer(reply, self.migrate(mandate, request, by).await);
+            }
+            Write::Cancel(request, by, reply) => self.cancel(mandate, request, by, reply).await,
+            Write::ApplyPolicy(request, by, reply) => {
+                answer(reply, self.apply_policy(mandate, request, &by).await);
+            }
+        }
+    }
+
+    async fn set_mode(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: v1::SetModeRequest,
+        by: &str,
+    ) -> Result<v1::SetModeReply, WriteError> {
+        let mandate = mandate?;
+        let mode: Mode = request.mode.parse().map_err(|_| {
+            WriteError::Invalid(format!("{:?}: expected off, observe or automatic", request.mode))
+        })?;
+        if let Some(fault) = self.active.fault() {
+            return Err(WriteError::Refused(format!("mend the policy first: {fault}")));
+        }
+        let previous = self.active.policy().mode.as_str().to_owned();
+        let text = Policy::with_mode(self.active.text(), mode);
+        let record = self.next_policy(text, request.reason, by);
+        if !request.dry_run {
+            self.put_policy(&mandate, &record).await?;
+            tracing::info!(by, mode = mode.as_str(), previous, reason = record.reason, "mode set");
+        }
+        Ok(v1::SetModeReply { previous, policy_revision: record.revision })
+    }
+
+    async fn apply_policy(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: v1::ApplyPolicyRequest,
+        by: &str,
+    ) -> Result<v1::ApplyPolicyReply, WriteError> {
+        let mandate = mandate?;
+        Policy::parse(&request.text).map_err(|error| WriteError::Invalid(error.to_string()))?;
+        let standing = self.fleet.policy.as_ref().map_or(0, |(record, _)| record.revision);
+        if request.expected_revision != standing {
+            return Err(WriteError::Conflict(format!(
+                "made from revision {}, but {standing} is active",
+                request.expected_revision
+            )));
+        }
+        let record = self.next_policy(request.text, request.reason, by);
+        if !request.dry_run {
+            self.put_policy(&mandate, &record).await?;
+            tracing::info!(by, revision = record.revision, reason = record.reason, "policy applied");
+        }
+        Ok(v1::ApplyPolicyReply { policy_revision: record.revision })
+    }
+
+    fn next_policy(&self, text: String, reason: String, by: &str) -> v1::PolicyRecord {
+        let standing = self.fleet.policy.as_ref().map_or(0, |(record, _)| record.revision);
+        v1::PolicyRecord {
+            text,
+            author: by.to_owned(),
+            reason,
+            applied_at_ms: unix_ms(),
+            revision: standing + 1,
+        }
+    }
+
+    async fn put_policy(
+        &mut self,
+        mandate: &Mandate,
+        record: &v1::PolicyRecord,
+    ) -> Result<(), WriteError> {
+        let active = self.keys.policy_active();
+        let guards: Vec<Compare> = match &self.fleet.policy {
+            Some((_, mod_revision)) => vec![guard::unchanged(&active, *mod_revision)],
+            None => vec![guard::absent(&active)],
+        };
+        let history = self.keys.policy_history(record.revision);
+        let writes = vec![guard::put(&active, record), guard::put(&history, record)];
+        self.commit(mandate, "policy", guards, writes).await
+    }
+
+    async fn commit(
+        &self,
+        mandate: &Mandate,
+        what: &str,
+        guards: Vec<Compare>,
+        writes: Vec<etcd_client::TxnOp>,
+    ) -> Result<(), WriteError> {
+        let committed = commit(&self.parts.store, mandate, guards, writes).await;
+        committed.map_err(|error| {
+            self.note_failed_write(what, mandate, &error);
+            error.into()
+        })
+    }
+
+    async fn set_pause(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: v1::SetPauseRequest,
+        by: String,
+    ) -> Result<v1::SetPauseReply, WriteError> {
+        let mandate = mandate?;
+        let since_ms = unix_ms();
+        let for_ms = i64::try_from(request.for_seconds).ok().and_then(|s| s.checked_mul(1000));
+        let until_ms = match for_ms {
+            Some(0) => 0,
+            Some(ms) => since_ms.saturating_add(ms),
+            None => return Err(WriteError::Invalid("the pause is too long".to_owned())),
+        };
+        let pause = v1::Pause { by, reason: request.reason, since_ms, until_ms };
+        if !request.dry_run {
+            let write = guard::put(&self.keys.pause(), &pause);
+            self.commit(&mandate, "pause", vec![], vec![write]).await?;
+            tracing::info!(by = pause.by, reason = pause.reason, until_ms, "paused");
+            self.fleet.pause = Some(pause.clone()); // in force before the next tick
+        }
+        Ok(v1::SetPauseReply { pause: Some(pause) })
+    }
+
+    async fn resume(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: &v1::ResumeRequest,
+        by: &str,
+    ) -> Result<v1::ResumeReply, WriteError> {
+        let mandate = mandate?;
+        let was_paused = pause_in_force(&self.fleet, unix_ms()).is_some();
+        if !request.dry_run {
+            let write = guard::delete(&self.keys.pause());
+            self.commit(&mandate, "resume", vec![], vec![write]).await?;
+            tracing::info!(by, reason = request.reason, "resumed");
+        }
+        Ok(v1::ResumeReply { was_paused })
+    }
+
+    async fn migrate(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: v1::OperatorMigrateRequest,
+        by: String,
+    ) -> Result<v1::OperatorMigrateReply, WriteError> {
+        let mandate = mandate?;
+        self.look_again(unix_ms());
+        if let (Some(pause), false) = (pause_in_force(&self.fleet, unix_ms()), request.override_pause)
+        {
+            return Err(WriteError::Refused(format!("{pause}; --override-pause moves it anyway")));
+        }
+        let snapshot = &self.assessment.snapshot;
+        let guest = snapshot
+            .guest(&request.guest)
+            .or_else(|| snapshot.guest(&request.guest.to_lowercase()))
+            .ok_or_else(|| WriteError::NotFound(self.no_such_guest(&request.guest)))?;
+        let target = (!request.target.is_empty()).then_some(request.target.as_str());
+        if let Some(target) = target.filter(|t| snapshot.host(t).is_none()) {
+            return Err(WriteError::NotFound(format!("there is no host {target:?}")));
+        }
+        let step = place_one(snapshot, self.active.policy(), &guest.name, target)
+            .map_err(|rejections| WriteError::Refused(explain(&guest.name, &rejections)))?;
+        let cause = Cause { trigger: "manual", by, reason: request.reason };
+        if request.dry_run {
+            let id = self.assessment.guests.get(&step.guest);
+            let id = id.ok_or_else(|| WriteError::NotFound(self.no_such_guest(&step.guest)))?;
+            let memory = guest.memory_mib;
+            let policy = self.active.policy();
+            let mut order =
+                crate::execute::orders::order_for(&step, id, memory, policy, &cause, unix_ms());
+            order.id = String::new();
+            return Ok(v1::OperatorMigrateReply { order: Some(order) });
+        }
+        let order = self.order(&mandate, &step, &cause).await.map_err(|error| {
+            self.note_failed_write("order", &mandate, &error);
+            match error {
+                CommitError::Conflict => {
+                    WriteError::Conflict("an order stands for this guest already".to_owned())
+                }
+                other => other.into(),
+            }
+        })?;
+        Ok(v1::OperatorMigrateReply { order: Some(order) })
+    }
+
+    /// Names guests whose name is not unique, which is the likely mistake.
+    fn no_such_guest(&self, name: &str) -> String {
+        let ending = format!("/{name}");
+        let alike: Vec<&str> = self
+            .assessment
+            .guests
+            .keys()
+            .filter(|known| known.ends_with(&ending))
+            .map(String::as_str)
+            .collect();
+        if alike.is_empty() {
+            format!("there is no guest {name:?}")
+        } else {
+            format!("{name:?} stands on several hosts: say {}", alike.join(" or "))
+        }
+    }
+
+    async fn cancel(
+        &mut self,
+        mandate: Result<Mandate, WriteError>,
+        request: v1::CancelMigrationRequest,
+        by: String,
+        reply: Reply<v1::CancelMigrationReply>,
+    ) {
+        let found = mandate.and_then(|m| self.order_by_prefix(&request.id).map(|e| (m, e)));
+        let (mandate, entry) = match found {
+            Ok(found) => found,
+            Err(error) => return answer(reply, Err(error)),
+        };
+        let migration = crate::api::views::migration_of(&self.fleet, &entry);
+        let done = v1::CancelMigrationReply { migration: Some(migration) };
+        if request.dry_run {
+            return answer(reply, Ok(done));
+        }
+        tracing::info!(by, order = %entry.order.id, reason = request.reason, "cancel asked for");
+        if self.fleet.journal_of(&entry).is_none() {
+            let look = Look {
+                fleet: &self.fleet,
+                entry: &entry,
+                policy: self.active.policy(),
+                now_ms: unix_ms(),
+            };
+            let detail = format!("cancelled by {by}");
+            let ended = self.orders.withdraw(&mandate, look, Outcome::Cancelled, &detail).await;
+            let taken_up_meanwhile = matches!(ended, Err(CommitError::Conflict));
+            self.note_settled(&mandate, &entry, ended);
+            if !taken_up_meanwhile {
+                return answer(reply, Ok(done));
+            }
+        }
+        self.ask_to_abort(&mandate, &entry, by, reply, done);
+    }
+
+    /// Calls the source agent from a task of its own: a slow agent must not hold up the loop.
+    fn ask_to_abort(
+        &mut self,
+        mandate: &Mandate,
+        entry: &OrderEntry,
+        by: String,
+        reply: Reply<v1::CancelMigrationReply>,
+        done: v1::CancelMigrationReply,
+    ) {
+        let source = &entry.order.source;
+        let address = self.fleet.hosts.get(source).map(|facts| facts.agent_address.clone());
+        let client = address
+            .ok_or_else(|| format!("host {source} is not known"))
+            .and_then(|a| self.parts.agents.client(source, &a).map_err(|e| e.to_string()));
+        let client = match client {
+            Ok(client) => client,
+            Err(detail) => return answer(reply, Err(WriteError::Unreachable(detail))),
+        };
+        let call = v1::CancelRequest {
+            guest_uuid: entry.order.guest.to_string(),
+            order_id: entry.order.id.to_string(),
+            epoch: mandate.epoch.0,
+            leader_key: mandate.key.clone(),
+            by,
+        };
+        let source = source.clone();
+        tokio::spawn(async move {
+            let result = match cancel(client, call).await {
+                Ok(answer) if answer.accepted => Ok(done),
+                Ok(answer) => Err(WriteError::Refused(answer.detail)),
+                Err(status) => Err(WriteError::Unreachable(format!(
+                    "agent of {source}: {}",
+                    status.message()
+                ))),
+            };
+            answer(reply, result);
+        });
+    }
+
+    fn order_by_prefix(&self, prefix: &str) -> Result<OrderEntry, WriteError> {
+        if prefix.is_empty() {
+            return Err(WriteError::Invalid("which migration?".to_owned()));
+        }
+        let mut found =
+            self.fleet.orders.values().filter(|e| e.order.id.as_str().starts_with(prefix));
+        match (found.next(), found.next()) {
+            (Some(entry), None) => Ok(entry.clone()),
+            (Some(_), Some(_)) => Err(WriteError::Invalid(format!("{prefix:?} is ambiguous"))),
+            (None, _) => Err(WriteError::NotFound(format!("no migration {prefix:?} is open"))),
+        }
+    }
+}
+
+/// Every candidate with the rule that decided, for people.
+fn explain(guest: &str, rejections: &[Rejection]) -> String {
+    let reasons: Vec<String> = rejections.iter().map(ToString::to_string).collect();
+    format!("{guest} cannot be moved: {}", reasons.join("; "))
+}

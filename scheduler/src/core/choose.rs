@@ -1,0 +1,223 @@
+//! Which steps of a plan start now. A plan is a recommendation; this is the last look before an order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use evenkeel_planner::check::{NotNow, step_is_still_good};
+use evenkeel_planner::{Plan, Policy, Step, StepReason};
+use evenkeel_types::{MigrationState, Outcome};
+
+use super::{Assessment, Hold};
+use crate::observe::Fleet;
+
+/// What came of a plan.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Steps to be ordered now, all of the first wave.
+    pub start: Vec<Step>,
+    /// Steps that are not, and why.
+    pub postponed: Vec<(Step, Postponed)>,
+}
+
+/// Why a step of the plan does not start now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Postponed {
+    /// Automatic moves are held back.
+    Held(Hold),
+    /// An earlier wave comes first; the next cycle plans again.
+    LaterWave,
+    /// The hot spot has not lasted long enough.
+    HoldTime {
+        /// How much longer it must last.
+        left: Duration,
+    },
+    /// A guest left or reached this host a moment ago: what is measured there is still settling.
+    Settling {
+        /// The host.
+        host: String,
+        /// How much longer.
+        left: Duration,
+    },
+    /// As many migrations as the policy allows are running.
+    Limit {
+        /// Of a host, or of the cluster.
+        of: String,
+        /// The limit.
+        limit: u32,
+    },
+    /// It is no longer right.
+    NotNow(String),
+}
+
+impl Postponed {
+    /// The fixed name used as a metric label.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Held(hold) => hold.as_str(),
+            Self::LaterWave => "later_wave",
+            Self::HoldTime { .. } => "hold_time",
+            Self::Settling { .. } => "settling",
+            Self::Limit { .. } => "migration_limit",
+            Self::NotNow(_) => "not_now",
+        }
+    }
+}
+
+impl fmt::Display for Postponed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(hold) => hold.fmt(f),
+            Self::LaterWave => f.write_str("a later wave"),
+            Self::HoldTime { left } => write!(f, "hot for too short, {} s left", left.as_secs()),
+            Self::Settling { host, left } => {
+                write!(f, "{host} is settling after a move, {} s left", left.as_secs())
+            }
+            Self::Limit { of, limit } => write!(f, "{of} runs {limit} migrations already"),
+            Self::NotNow(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What `choose` looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// etcd's picture.
+    pub fleet: &'a Fleet,
+    /// The fleet as it is now; may be newer than the one the plan was made of.
+    pub assessment: &'a Assessment,
+    /// The values in force.
+    pub policy: &'a Policy,
+}
+
+/// Chooses the steps that start now.
+#[must_use]
+pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
+    let mut load = running(situation.fleet);
+    let mut choice = Choice::default();
+    let first_wave = plan.steps.iter().map(|step| step.wave).min().unwrap_or(0);
+    for step in &plan.steps {
+        let verdict = if step.wave == first_wave {
+            judge(situation, step, &load)
+        } else {
+            Err(Postponed::LaterWave)
+        };
+        match verdict {
+            Ok(()) => {
+                load.add(&step.from, &step.to);
+                choice.start.push(step.clone());
+            }
+            Err(why) => choice.postponed.push((step.clone(), why)),
+        }
+    }
+    choice
+}
+
+fn judge(situation: Situation<'_>, step: &Step, load: &Running) -> Result<(), Postponed> {
+    let Situation { fleet, assessment, policy } = situation;
+    if let Some(hold) = assessment.holds.first() {
+        return Err(Postponed::Held(hold.clone()));
+    }
+    if relieves(step.reason) {
+        lasting_enough(assessment, policy, step)?;
+        settled(fleet, policy, step, assessment.at_ms)?;
+    }
+    load.admits(policy, step)?;
+    let not_now = |NotNow { reason, detail, .. }: NotNow| {
+        Postponed::NotNow(format!("{}: {detail}", reason.as_str()))
+    };
+    step_is_still_good(&assessment.snapshot, policy, step).map_err(not_now)
+}
+
+/// Whether a step answers to measured load, which must last; rules and drains need no patience.
+fn relieves(reason: StepReason) -> bool {
+    match reason {
+        StepReason::RelieveCpu
+        | StepReason::RelieveMemory
+        | StepReason::Spread
+        | StepReason::Consolidate => true,
+        StepReason::Drain
+        | StepReason::RepairRule
+        | StepReason::MakeRoom
+        | StepReason::Manual => false,
+    }
+}
+
+/// A host's relief needs a hot spot that has lasted; evening out (`spread`) needs none.
+fn lasting_enough(assessment: &Assessment, policy: &Policy, step: &Step) -> Result<(), Postponed> {
+    if matches!(step.reason, StepReason::Spread | StepReason::Consolidate) {
+        return Ok(());
+    }
+    let hold = policy.control.hold;
+    let lasted = assessment.hot_since.get(&step.from).map_or(Duration::ZERO, |since| {
+        Duration::from_millis(u64::try_from(assessment.at_ms - since).unwrap_or(0))
+    });
+    let left = hold.saturating_sub(lasted);
+    if left.is_zero() { Ok(()) } else { Err(Postponed::HoldTime { left }) }
+}
+
+/// One full window after a move, a host's figures speak of the time since.
+fn settled(fleet: &Fleet, policy: &Policy, step: &Step, now_ms: i64) -> Result<(), Postponed> {
+    let window_ms = i64::try_from(policy.control.window.as_millis()).unwrap_or(i64::MAX / 4);
+    for host in [&step.from, &step.to] {
+        let left_ms = last_move_ms(fleet, host).map_or(0, |ended| ended + window_ms - now_ms);
+        if let (Ok(left), true) = (u64::try_from(left_ms), left_ms > 0) {
+            let left = Duration::from_millis(left);
+            return Err(Postponed::Settling { host: host.clone(), left });
+        }
+    }
+    Ok(())
+}
+
+/// When the last guest left or reached a host.
+fn last_move_ms(fleet: &Fleet, host: &str) -> Option<i64> {
+    let moved = |state: &Option<MigrationState>| {
+        state.as_ref().and_then(MigrationState::outcome) == Some(Outcome::Done)
+    };
+    fleet
+        .remembered
+        .values()
+        .flat_map(|guest| guest.moves.iter())
+        .filter(|past| (past.source == host || past.target == host) && moved(&past.state))
+        .map(|past| past.ended_ms)
+        .max()
+}
+
+/// Migrations that run, per host and in all.
+#[derive(Debug, Default)]
+struct Running {
+    cluster: u32,
+    hosts: BTreeMap<String, u32>,
+}
+
+fn running(fleet: &Fleet) -> Running {
+    let mut load = Running::default();
+    for order in fleet.open_migrations().values() {
+        load.add(order.source.as_str(), order.target.as_str());
+    }
+    load
+}
+
+impl Running {
+    fn add(&mut self, from: &str, to: &str) {
+        self.cluster += 1;
+        for host in [from, to] {
+            *self.hosts.entry(host.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn admits(&self, policy: &Policy, step: &Step) -> Result<(), Postponed> {
+        let cluster_limit = policy.limits.migrations_per_cluster;
+        if self.cluster >= cluster_limit {
+            return Err(Postponed::Limit { of: "the cluster".to_owned(), limit: cluster_limit });
+        }
+        let limit = policy.limits.migrations_per_host;
+        for host in [&step.from, &step.to] {
+            if self.hosts.get(host).copied().unwrap_or(0) >= limit {
+                return Err(Postponed::Limit { of: host.clone(), limit });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! How long a guest rests after a move: doubling with repeats, kept in etcd so that no leader forgets it.
+
+use std::time::Duration;
+
+use evenkeel_proto::v1;
+use evenkeel_types::MigrationState;
+
+/// Moves within this time count as repeats.
+const REPEAT_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Most doublings: 64 times the policy's cool-down.
+const MOST_DOUBLINGS: u32 = 6;
+/// Moves remembered per guest.
+const MOST_MOVES: usize = 16;
+
+/// The record of a guest after one more ended move.
+///
+/// Refused and failed moves rest as well: what did not go now will not go in the next cycle.
+#[must_use]
+pub fn after_move(
+    before: Option<&v1::GuestRecord>,
+    ended: &v1::Journal,
+    cooldown: Duration,
+    now_ms: i64,
+) -> v1::GuestRecord {
+    let order = ended.order.clone().unwrap_or_default();
+    let mut record = before.cloned().unwrap_or_default();
+    record.uuid = order.guest_uuid;
+    record.name = order.guest_name;
+    record.moves.push(v1::MoveRecord {
+        order_id: order.id,
+        source: order.source,
+        target: order.target,
+        started_at_ms: ended.started_at_ms,
+        ended_at_ms: ended.ended_at_ms,
+        state: ended.state.clone(),
+        trigger: order.trigger,
+        reason: order.reason,
+        why: order.why,
+        by: order.by,
+        detail: ended.detail.clone(),
+        prediction: order.prediction,
+        progress: ended.progress,
+    });
+    let surplus = record.moves.len().saturating_sub(MOST_MOVES);
+    record.moves.drain(..surplus);
+    let rest = rest_after(&record, cooldown, now_ms);
+    record.cooldown_until_ms = now_ms.saturating_add(millis(rest));
+    record
+}
+
+fn rest_after(record: &v1::GuestRecord, cooldown: Duration, now_ms: i64) -> Duration {
+    let since = now_ms - millis(REPEAT_WINDOW);
+    let repeats = record.moves.iter().filter(|m| m.ended_at_ms >= since).count();
+    let doublings = u32::try_from(repeats.saturating_sub(1)).unwrap_or(u32::MAX).min(MOST_DOUBLINGS);
+    cooldown.saturating_mul(1 << doublings)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// A journal for an order that never got one: withdrawn before any agent took it up.
+#[must_use]
+pub fn never_started(order: &v1::Order, state: MigrationState, detail: &str, now_ms: i64) -> v1::Journal {
+    v1::Journal {
+        order: Some(order.clone()),
+        state: Some(state.into()),
+        progress: None,
+        started_at_ms: order.created_at_ms,
+        updated_at_ms: now_ms,
+        ended_at_ms: now_ms,
+        detail: detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_types::Outcome;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn ended(at_ms: i64) -> v1::Journal {
+        let order = v1::Order { id: format!("o{at_ms}"), ..Default::default() };
+        never_started(&order, MigrationState::Ended(Outcome::Done), "", at_ms)
+    }
+
+    #[test]
+    fn rest_doubles_with_repeats_within_a_day() {
+        let mut record = None;
+        for (i, expected_minutes) in [1, 2, 4, 8, 16, 32, 64, 64].into_iter().enumerate() {
+            let now = i64::try_from(i).unwrap() * 1000;
+            let next = after_move(record.as_ref(), &ended(now), MINUTE, now);
+            assert_eq!(next.cooldown_until_ms - now, expected_minutes * 60_000);
+            record = Some(next);
+        }
+        let later = 3 * 24 * 3_600_000;
+        let next = after_move(record.as_ref(), &ended(later), MINUTE, later);
+        assert_eq!(next.cooldown_until_ms - later, 60_000);
+    }
+
+    #[test]
+    fn the_record_is_bounded_and_keeps_the_newest() {
+        let mut record = None;
+        for now in 0..40 {
+            record = Some(after_move(record.as_ref(), &ended(now), MINUTE, now));
+        }
+        let moves = record.unwrap().moves;
+        assert_eq!(moves.len(), MOST_MOVES);
+        assert_eq!(moves.last().unwrap().order_id, "o39");
+    }
+}

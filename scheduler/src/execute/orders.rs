@@ -1,0 +1,198 @@
+//! Orders in etcd: created, settled, withdrawn; each in one fenced transaction.
+
+use std::time::Duration;
+
+use etcd_client::Compare;
+use evenkeel_daemon::Store;
+use evenkeel_daemon::store::guard;
+use evenkeel_planner::{Policy, Step};
+use evenkeel_proto::keys::Keys;
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome};
+
+use crate::core::cooldown;
+use crate::lease::{CommitError, Mandate, commit};
+use crate::observe::{Fleet, JournalEntry, OrderEntry};
+
+/// A migration gets this many times its predicted copy time …
+const DEADLINE_FACTOR: f64 = 10.0;
+/// … but never less than this: small guests on a busy host take their time to prepare,
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(120);
+/// … nor more than this.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(4 * 3600);
+
+/// Who asks for a move, and why it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// `balance`, `repair`, `drain` or `manual`.
+    pub trigger: &'static str,
+    /// `scheduler/s1`, `operator/alice`.
+    pub by: String,
+    /// What a person gave as the reason; empty: the step's own words.
+    pub reason: String,
+}
+
+/// The order that carries out a step.
+#[must_use]
+pub fn order_for(
+    step: &Step,
+    guest: &GuestId,
+    memory_mib: u64,
+    policy: &Policy,
+    cause: &Cause,
+    now_ms: i64,
+) -> v1::Order {
+    let predicted = Duration::try_from_secs_f64(step.copy_seconds.max(0.0) * DEADLINE_FACTOR)
+        .unwrap_or(LONGEST_DEADLINE);
+    let time = predicted.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE);
+    let options = v1::MoveOptions {
+        kind: v1::MoveKind::Live.into(),
+        downtime_limit_ms: whole_ms(policy.migration.downtime_limit),
+        bandwidth_limit_mib_s: whole(policy.migration.bandwidth_limit_mib_s),
+        auto_converge: policy.migration.auto_converge,
+    };
+    let why = if cause.reason.is_empty() { step.why.clone() } else { cause.reason.clone() };
+    v1::Order {
+        id: OrderId::from_random(rand::random()).to_string(),
+        guest_uuid: guest.to_string(),
+        guest_name: step.guest.clone(),
+        source: step.from.clone(),
+        target: step.to.clone(),
+        options: Some(options),
+        created_at_ms: now_ms,
+        deadline_ms: now_ms.saturating_add(i64::try_from(whole_ms(time)).unwrap_or(i64::MAX)),
+        epoch: 0, // set under the mandate
+        trigger: cause.trigger.to_owned(),
+        reason: step.reason.as_str().to_owned(),
+        why,
+        by: cause.by.clone(),
+        prediction: Some(v1::Prediction {
+            saves_guest_seconds_per_hour: step.saves_guest_seconds_per_hour,
+            costs_guest_seconds: step.costs_guest_seconds,
+            copy_seconds: step.copy_seconds,
+            downtime_seconds: step.downtime_seconds,
+            bytes: step.bytes,
+        }),
+        memory_mib,
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// MiB/s rounded up, so that a small limit does not become "none".
+fn whole(rate: f64) -> u64 {
+    let rounded = Duration::try_from_secs_f64(rate.max(0.0).ceil()).map_or(0, |d| d.as_secs());
+    rounded.max(u64::from(rate > 0.0))
+}
+
+/// Orders of one cluster in etcd.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    store: Store,
+    keys: Keys,
+}
+
+impl Orders {
+    /// Orders below `keys`.
+    #[must_use]
+    pub fn new(store: Store, keys: Keys) -> Self {
+        Self { store, keys }
+    }
+
+    /// Puts an order in place, if the guest has none.
+    ///
+    /// # Errors
+    /// When it was not created, or when that is not known (then it is adopted or withdrawn later).
+    pub async fn create(
+        &self,
+        mandate: &Mandate,
+        mut order: v1::Order,
+        guest: &GuestId,
+    ) -> Result<v1::Order, CommitError> {
+        order.epoch = mandate.epoch.0;
+        let key = self.keys.order(guest);
+        let write = guard::put(&key, &order);
+        commit(&self.store, mandate, vec![guard::absent(&key)], vec![write]).await?;
+        Ok(order)
+    }
+
+    /// Remembers how a migration ended and removes its order.
+    ///
+    /// # Errors
+    /// When nothing was written, or when that is not known; the next look tries again.
+    pub async fn settle(
+        &self,
+        mandate: &Mandate,
+        look: Look<'_>,
+        journal: &JournalEntry,
+    ) -> Result<v1::Journal, CommitError> {
+        self.close(mandate, look, journal.message.clone(), vec![]).await
+    }
+
+    /// Removes an order that no agent has taken up; a guard sees to it that none has.
+    ///
+    /// # Errors
+    /// When nothing was written (an agent was quicker), or when that is not known.
+    pub async fn withdraw(
+        &self,
+        mandate: &Mandate,
+        look: Look<'_>,
+        outcome: Outcome,
+        detail: &str,
+    ) -> Result<v1::Journal, CommitError> {
+        let state = MigrationState::Ended(outcome);
+        let message = &look.entry.order.message;
+        let ended = cooldown::never_started(message, state, detail, look.now_ms);
+        self.close(mandate, look, ended, vec![self.untaken(look)]).await
+    }
+
+    /// Guard that the source has not begun: no journal, or the closed one of an earlier order unchanged.
+    fn untaken(&self, look: Look<'_>) -> Compare {
+        let order = &look.entry.order;
+        let key = self.keys.journal(&order.source, &order.guest);
+        match look.fleet.journals.get(&(order.source.clone(), order.guest.clone())) {
+            Some(earlier) if earlier.order.id != order.id => {
+                guard::unchanged(&key, earlier.mod_revision)
+            }
+            Some(_) | None => guard::absent(&key),
+        }
+    }
+
+    async fn close(
+        &self,
+        mandate: &Mandate,
+        look: Look<'_>,
+        ended: v1::Journal,
+        mut guards: Vec<Compare>,
+    ) -> Result<v1::Journal, CommitError> {
+        let guest = &look.entry.order.guest;
+        let before = look.fleet.remembered.get(guest);
+        let cooldown = look.policy.control.cooldown;
+        let record =
+            cooldown::after_move(before.map(|r| &r.message), &ended, cooldown, look.now_ms);
+        let (order_key, guest_key) = (self.keys.order(guest), self.keys.guest(guest));
+        guards.push(guard::unchanged(&order_key, look.entry.mod_revision));
+        guards.push(match before {
+            Some(remembered) => guard::unchanged(&guest_key, remembered.mod_revision),
+            None => guard::absent(&guest_key),
+        });
+        let writes = vec![guard::put(&guest_key, &record), guard::delete(&order_key)];
+        commit(&self.store, mandate, guards, writes).await?;
+        Ok(ended)
+    }
+}
+
+/// An order and the picture in which it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// etcd's picture.
+    pub fleet: &'a Fleet,
+    /// The order.
+    pub entry: &'a OrderEntry,
+    /// The values in force.
+    pub policy: &'a Policy,
+    /// Now, milliseconds since the Unix epoch.
+    pub now_ms: i64,
+}

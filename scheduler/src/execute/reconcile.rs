@@ -1,0 +1,158 @@
+//! What to do about an order that stands, judged from etcd alone.
+
+use std::time::Duration;
+
+use evenkeel_types::{Epoch, Refusal};
+
+use crate::observe::{JournalEntry, OrderEntry};
+
+/// An order that no agent has taken up after this long is withdrawn: its guest has waited enough, and the
+/// picture it was made of is old.
+const UNTAKEN: Duration = Duration::from_secs(30);
+/// An accepted order whose journal does not show is delivered again; the agent refuses a duplicate.
+const REPEAT_AFTER: Duration = Duration::from_secs(5);
+
+/// What this leader remembers of its deliveries of one order; nothing depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// A call is under way.
+    pub under_way: bool,
+    /// When the last call ended, milliseconds since the Unix epoch.
+    pub last_ms: Option<i64>,
+    /// What the agent refused it for, if it did.
+    pub refused: Option<Refusal>,
+}
+
+/// The next step for an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderAction {
+    /// Nothing now.
+    Wait,
+    /// Call the source agent.
+    Deliver,
+    /// Its journal is closed: remember the outcome, remove the order.
+    Settle,
+    /// No agent has taken it up and none will: remove it. Without the order no agent can start.
+    Withdraw(Refusal),
+}
+
+/// Decides from the order, its journal, our epoch and our memory of deliveries.
+///
+/// **Invariant:** an order with a journal is never delivered, withdrawn or replaced; only its end removes it
+/// (test `a_journal_is_never_ordered_over`).
+#[must_use]
+pub fn reconcile(
+    entry: &OrderEntry,
+    journal: Option<&JournalEntry>,
+    epoch: Epoch,
+    delivered: Delivered,
+    now_ms: i64,
+) -> OrderAction {
+    if let Some(journal) = journal {
+        let over = journal.state.outcome().is_some();
+        return if over { OrderAction::Settle } else { OrderAction::Wait };
+    }
+    if delivered.under_way {
+        return OrderAction::Wait;
+    }
+    if entry.order.epoch != epoch {
+        return OrderAction::Withdraw(Refusal::StaleEpoch);
+    }
+    if let Some(refusal) = delivered.refused {
+        return OrderAction::Withdraw(refusal);
+    }
+    let since = |then: i64| Duration::from_millis(u64::try_from(now_ms - then).unwrap_or(0));
+    if since(entry.order.message.created_at_ms) >= UNTAKEN {
+        return OrderAction::Withdraw(Refusal::SourceUnreachable);
+    }
+    if delivered.last_ms.is_some_and(|last| since(last) < REPEAT_AFTER) {
+        return OrderAction::Wait;
+    }
+    OrderAction::Deliver
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_proto::order::Order;
+    use evenkeel_proto::v1;
+    use evenkeel_types::lifecycle::CopyFacts;
+    use evenkeel_types::{MigrationState, OrderId, Outcome};
+
+    use super::*;
+
+    const OURS: Epoch = Epoch(10);
+
+    fn entry(epoch: i64) -> OrderEntry {
+        let message = v1::Order {
+            id: OrderId::from_random(5).to_string(),
+            guest_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
+            source: "h1".into(),
+            target: "h2".into(),
+            epoch,
+            created_at_ms: 1_000,
+            options: Some(v1::MoveOptions {
+                kind: v1::MoveKind::Live.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        OrderEntry { order: Order::try_from(message).unwrap(), mod_revision: 3 }
+    }
+
+    fn journal(state: MigrationState) -> JournalEntry {
+        JournalEntry { order: entry(10).order, state, message: v1::Journal::default(), mod_revision: 4 }
+    }
+
+    fn check(entry: &OrderEntry, delivered: Delivered, now_ms: i64, expected: OrderAction) {
+        assert_eq!(reconcile(entry, None, OURS, delivered, now_ms), expected);
+    }
+
+    #[test]
+    fn a_fresh_order_is_delivered_and_given_time() {
+        check(&entry(10), Delivered::default(), 1_000, OrderAction::Deliver);
+        let called = Delivered { last_ms: Some(1_500), ..Delivered::default() };
+        check(&entry(10), called, 2_000, OrderAction::Wait);
+        check(&entry(10), called, 7_000, OrderAction::Deliver);
+        let calling = Delivered { under_way: true, ..Delivered::default() };
+        check(&entry(10), calling, 90_000, OrderAction::Wait);
+    }
+
+    #[test]
+    fn an_order_that_nobody_takes_up_is_withdrawn_with_the_reason() {
+        let withdrawn = OrderAction::Withdraw(Refusal::SourceUnreachable);
+        check(&entry(10), Delivered::default(), 31_000, withdrawn);
+        let refused = Delivered { refused: Some(Refusal::NoMemory), ..Delivered::default() };
+        check(&entry(10), refused, 2_000, OrderAction::Withdraw(Refusal::NoMemory));
+    }
+
+    #[test]
+    fn a_predecessors_order_without_a_journal_is_withdrawn_never_repeated() {
+        let withdrawn = OrderAction::Withdraw(Refusal::StaleEpoch);
+        check(&entry(9), Delivered::default(), 1_000, withdrawn);
+    }
+
+    #[test]
+    fn a_journal_is_never_ordered_over() {
+        let open = [
+            MigrationState::Preparing,
+            MigrationState::Running(CopyFacts::default()),
+            MigrationState::Switching(CopyFacts::default()),
+        ];
+        for epoch in [9, 10] {
+            for state in open {
+                let action = reconcile(
+                    &entry(epoch),
+                    Some(&journal(state)),
+                    OURS,
+                    Delivered { refused: Some(Refusal::Duplicate), ..Delivered::default() },
+                    1_000_000,
+                );
+                assert_eq!(action, OrderAction::Wait);
+            }
+            let done = journal(MigrationState::Ended(Outcome::Done));
+            let action =
+                reconcile(&entry(epoch), Some(&done), OURS, Delivered::default(), 1_000_000);
+            assert_eq!(action, OrderAction::Settle);
+        }
+    }
+}

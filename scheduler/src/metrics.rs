@@ -1,0 +1,360 @@
+//! The scheduler's metrics. Labels are bounded: hosts and closed sets, never guests or ids.
+
+use std::collections::BTreeSet;
+
+use evenkeel_planner::Mode;
+use evenkeel_proto::v1;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
+};
+
+use crate::core::{Assessment, Hold};
+
+/// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
+const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
+
+/// All metrics of one replica.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    leader: IntGauge,
+    transitions: IntCounter,
+    epoch: IntGauge,
+    cycle_seconds: HistogramVec,
+    cycles: IntCounterVec,
+    last_cycle: Gauge,
+    fleet_loss: GaugeVec,
+    host_loss: GaugeVec,
+    host_utilisation: GaugeVec,
+    host_state: IntGaugeVec,
+    mode: IntGaugeVec,
+    policy_info: IntGaugeVec,
+    hold: IntGaugeVec,
+    plan_moves: IntGauge,
+    moves_rejected: IntCounterVec,
+    migrations_running: IntGauge,
+    migrations_running_limit: IntGauge,
+    migrations_unknown: IntGauge,
+    migrations: IntCounterVec,
+    migration_duration: HistogramVec,
+    migration_downtime: HistogramVec,
+    migration_bytes: HistogramVec,
+    prediction_error: HistogramVec,
+    failures: IntCounterVec,
+    etcd_up: IntGauge,
+    malformed: IntGauge,
+}
+
+/// Makes and registers metrics.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let metric = IntGauge::new(format!("evenkeel_{name}"), help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn float(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        let metric = Gauge::new(format!("evenkeel_{name}"), help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(&self, name: &str, help: &str, by: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        let metric = IntGaugeVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn floats(&self, name: &str, help: &str, by: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        let metric = GaugeVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let metric = IntCounter::new(format!("evenkeel_{name}"), help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        by: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let metric = IntCounterVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        by: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(format!("evenkeel_{name}"), help).buckets(buckets.to_vec());
+        let metric = HistogramVec::new(opts, by)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+impl Metrics {
+    /// Makes and registers all metrics.
+    ///
+    /// # Errors
+    /// When one of the names is registered already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let make = Maker(registry);
+        let seconds = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0];
+        let pauses = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+        let bytes = [1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+        let ratios = [0.1, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 10.0];
+        let phases = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+        let metrics = Self {
+            leader: make.gauge("scheduler_leader", "1 on the replica that leads.")?,
+            transitions: make
+                .counter("scheduler_leader_transitions_total", "Times this replica took the lead.")?,
+            epoch: make.gauge("scheduler_epoch", "Epoch of this replica's leadership; 0: none.")?,
+            cycle_seconds: make.histogram(
+                "scheduler_cycle_duration_seconds",
+                "Time of a planning cycle, by phase.",
+                &["phase"],
+                &phases,
+            )?,
+            cycles: make.counters("scheduler_cycles_total", "Planning cycles.", &["outcome"])?,
+            last_cycle: make.float(
+                "scheduler_last_cycle_timestamp_seconds",
+                "When the last planning cycle ended.",
+            )?,
+            fleet_loss: make.floats(
+                "fleet_loss_guest_seconds_per_second",
+                "Loss of the fleet: how many vCPUs are waiting, on average.",
+                &["state"],
+            )?,
+            host_loss: make.floats(
+                "host_loss_guest_seconds_per_second",
+                "Loss of a host: how many of its vCPUs are waiting, on average.",
+                &["host"],
+            )?,
+            host_utilisation: make.floats(
+                "host_utilisation_ratio",
+                "Demand over what a host offers.",
+                &["host", "resource"],
+            )?,
+            host_state: make.gauges("host_state", "State of a host.", &["host", "state"])?,
+            mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
+            policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
+            hold: make.gauges("scheduler_hold", "1: holds automatic moves back.", &["reason"])?,
+            plan_moves: make.gauge("plan_moves", "Moves in the newest plan.")?,
+            moves_rejected: make.counters(
+                "moves_rejected_total",
+                "Planned moves that were not started, by reason.",
+                &["reason"],
+            )?,
+            migrations_running: make.gauge("migrations_running", "Migrations under way.")?,
+            migrations_running_limit: make
+                .gauge("migrations_running_limit", "Most migrations the policy allows at a time.")?,
+            migrations_unknown: make.gauge("migrations_unknown", UNKNOWN_HELP)?,
+            migrations: make.counters(
+                "migrations_total",
+                "Migrations that ended, by what started them and how they ended.",
+                &["trigger", "result"],
+            )?,
+            migration_duration: make.histogram(
+                "migration_duration_seconds",
+                "Time from a migration's start to its settled end.",
+                &["result"],
+                &seconds,
+            )?,
+            migration_downtime: make.histogram(
+                "migration_downtime_seconds",
+                "Pause at switch-over of completed migrations.",
+                &[],
+                &pauses,
+            )?,
+            migration_bytes: make.histogram(
+                "migration_bytes",
+                "Bytes copied by completed migrations.",
+                &[],
+                &bytes,
+            )?,
+            prediction_error: make.histogram(
+                "migration_prediction_error_ratio",
+                "Measured over predicted, of completed migrations.",
+                &["quantity"],
+                &ratios,
+            )?,
+            failures: make.counters(
+                "migration_failures_total",
+                "Migrations that were refused or failed.",
+                &["phase", "reason"],
+            )?,
+            etcd_up: make.gauge("scheduler_etcd_up", "1: etcd answered last time.")?,
+            malformed: make
+                .gauge("scheduler_malformed_values", "Values in etcd that are not used.")?,
+        };
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    /// Series exist before their first event, or `rate()` misses it.
+    fn start_at_zero(&self) {
+        for name in Hold::NAMES {
+            self.hold.with_label_values(&[name]).set(0);
+        }
+        for trigger in ["balance", "repair", "drain", "manual"] {
+            for result in ["done", "failed", "refused", "cancelled"] {
+                self.migrations.with_label_values(&[trigger, result]).inc_by(0);
+            }
+        }
+        for outcome in ["idle", "moves", "held", "failed"] {
+            self.cycles.with_label_values(&[outcome]).inc_by(0);
+        }
+    }
+
+    /// Whether this replica leads, and under which epoch.
+    pub fn leadership(&self, epoch: Option<i64>) {
+        let led = self.leader.get() == 1;
+        if epoch.is_some() && !led {
+            self.transitions.inc();
+        }
+        self.leader.set(i64::from(epoch.is_some()));
+        self.epoch.set(epoch.unwrap_or(0));
+    }
+
+    /// Whether etcd answers.
+    pub fn etcd(&self, up: bool) {
+        self.etcd_up.set(i64::from(up));
+    }
+
+    /// The fleet as assessed.
+    pub fn assessment(&self, assessment: &Assessment) {
+        self.fleet_loss.with_label_values(&["now"]).set(assessment.loss.total);
+        self.host_loss.reset();
+        self.host_utilisation.reset();
+        for host in &assessment.loss.per_host {
+            self.host_loss.with_label_values(&[&host.name]).set(host.loss);
+            let ratio = |resource| self.host_utilisation.with_label_values(&[host.name.as_str(), resource]);
+            ratio("cpu").set(host.cpu_utilisation);
+            ratio("memory").set(host.memory_utilisation);
+        }
+        self.host_state.reset();
+        for host in &assessment.snapshot.hosts {
+            for state in ["active", "cordoned", "draining", "absent"] {
+                let is = i64::from(host.state.as_str() == state);
+                self.host_state.with_label_values(&[host.name.as_str(), state]).set(is);
+            }
+        }
+        let held: BTreeSet<&str> = assessment.holds.iter().map(Hold::as_str).collect();
+        for name in Hold::NAMES {
+            self.hold.with_label_values(&[name]).set(i64::from(held.contains(name)));
+        }
+    }
+
+    /// What governs.
+    pub fn policy(&self, mode: Mode, revision: u64, running_limit: u32) {
+        for known in [Mode::Observe, Mode::Automatic, Mode::Off] {
+            self.mode.with_label_values(&[known.as_str()]).set(i64::from(known == mode));
+        }
+        self.policy_info.reset();
+        self.policy_info.with_label_values(&[&revision.to_string()]).set(1);
+        self.migrations_running_limit.set(i64::from(running_limit));
+    }
+
+    /// Migrations under way, and those of unknown outcome.
+    pub fn running(&self, running: usize, unknown: usize, malformed: usize) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.migrations_running.set(count(running));
+        self.migrations_unknown.set(count(unknown));
+        self.malformed.set(count(malformed));
+    }
+
+    /// A cycle's plan.
+    pub fn plan(&self, moves: usize, loss_after: f64) {
+        self.plan_moves.set(i64::try_from(moves).unwrap_or(i64::MAX));
+        self.fleet_loss.with_label_values(&["planned"]).set(loss_after);
+    }
+
+    /// A cycle that ended.
+    pub fn cycle(&self, outcome: &str, phases: &[(&str, f64)], ended_seconds: f64) {
+        self.cycles.with_label_values(&[outcome]).inc();
+        for (phase, seconds) in phases {
+            self.cycle_seconds.with_label_values(&[phase]).observe(*seconds);
+        }
+        self.last_cycle.set(ended_seconds);
+    }
+
+    /// A planned move that was not started.
+    pub fn rejected(&self, reason: &str) {
+        self.moves_rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// A migration that was settled.
+    pub fn settled(&self, journal: &v1::Journal) {
+        let order = journal.order.clone().unwrap_or_default();
+        let state = journal.state.clone().unwrap_or_default();
+        let result = result_of(state.phase());
+        self.migrations.with_label_values(&[order.trigger.as_str(), result]).inc();
+        if matches!(result, "failed" | "refused") {
+            let phase = if result == "refused" { "prepare" } else { "copy" };
+            self.failures.with_label_values(&[phase, state.reason.as_str()]).inc();
+        }
+        let took = ms_to_seconds(journal.ended_at_ms - journal.started_at_ms);
+        self.migration_duration.with_label_values(&[result]).observe(took);
+        if result == "done" {
+            self.completed(&journal.progress.unwrap_or_default(), &order.prediction.unwrap_or_default());
+        }
+    }
+
+    fn completed(&self, progress: &v1::CopyProgress, predicted: &v1::Prediction) {
+        let none: [&str; 0] = [];
+        let downtime = ms_to_seconds(i64::try_from(progress.downtime_ms).unwrap_or(i64::MAX));
+        let copy = ms_to_seconds(i64::try_from(progress.elapsed_ms).unwrap_or(i64::MAX));
+        let bytes = big(progress.transferred_bytes);
+        self.migration_downtime.with_label_values(&none).observe(downtime);
+        self.migration_bytes.with_label_values(&none).observe(bytes);
+        let pairs = [
+            ("copy_seconds", copy, predicted.copy_seconds),
+            ("downtime_seconds", downtime, predicted.downtime_seconds),
+            ("bytes", bytes, big(predicted.bytes)),
+        ];
+        for (quantity, measured, predicted) in pairs {
+            if predicted > 0.0 && measured > 0.0 {
+                self.prediction_error.with_label_values(&[quantity]).observe(measured / predicted);
+            }
+        }
+    }
+}
+
+fn result_of(phase: v1::MigrationPhase) -> &'static str {
+    use v1::MigrationPhase as Phase;
+    match phase {
+        Phase::Done => "done",
+        Phase::Refused => "refused",
+        Phase::Cancelled => "cancelled",
+        Phase::Unspecified
+        | Phase::Ordered
+        | Phase::Preparing
+        | Phase::Running
+        | Phase::Switching
+        | Phase::Unknown
+        | Phase::Failed => "failed",
+    }
+}
+
+fn ms_to_seconds(ms: i64) -> f64 {
+    std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)).as_secs_f64()
+}
+
+/// Bytes as a float: exact enough for a histogram.
+fn big(bytes: u64) -> f64 {
+    let (high, low) = (bytes >> 32, bytes & 0xffff_ffff);
+    let part = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    part(high) * 4_294_967_296.0 + part(low)
+}

@@ -1,0 +1,161 @@
+//! From messages to typed values. What comes from etcd is foreign data: values that cannot be true
+//! (NaN, negative, a thousand cores per vCPU) make the whole value unusable, by name.
+
+use evenkeel_daemon::Entry;
+use evenkeel_proto::order::Order;
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, HostName, MigrationState};
+use prost::Message;
+
+use super::model::{
+    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Past, Remembered, RunState,
+};
+
+/// More cores than any host or guest has; beyond it a number is nonsense.
+const MOST_CORES: f64 = 65_536.0;
+/// More MiB/s than any link or memory bus moves.
+const MOST_RATE: f64 = 10_000_000.0;
+/// More memory than any host has: 1 EiB in MiB.
+const MOST_MIB: u64 = 1 << 40;
+/// More guests than a host can have.
+const MOST_GUESTS: usize = 10_000;
+
+/// Decodes a message of any kind.
+pub(super) fn message<M: Message + Default>(entry: &Entry) -> Result<M, String> {
+    M::decode(entry.value.as_slice()).map_err(|e| format!("no such message: {e}"))
+}
+
+fn within(name: &str, value: f64, most: f64) -> Result<f64, String> {
+    if value.is_finite() && (0.0..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("{name} is {value}, expected 0 to {most}"))
+    }
+}
+
+fn mib(name: &str, value: u64) -> Result<u64, String> {
+    if value <= MOST_MIB { Ok(value) } else { Err(format!("{name} is {value} MiB")) }
+}
+
+/// A rate that is 0 when it is not known.
+fn known_rate(name: &str, value: f64) -> Result<Option<f64>, String> {
+    within(name, value, MOST_RATE).map(|rate| (rate > 0.0).then_some(rate))
+}
+
+pub(super) fn inventory(host: &HostName, entry: &Entry) -> Result<HostFacts, String> {
+    let m: v1::Inventory = message(entry)?;
+    if m.host != host.as_str() {
+        return Err(format!("written for host {:?}", m.host));
+    }
+    let bandwidth = known_rate("migration_bandwidth_mib_s", m.migration_bandwidth_mib_s)?;
+    Ok(HostFacts {
+        name: host.clone(),
+        agent_address: m.agent_address,
+        agent_version: m.agent_version,
+        cpu_cores: within("cpu_cores", m.cpu_cores, MOST_CORES)?,
+        memory_mib: mib("memory_mib", m.memory_mib)?,
+        cpu_class: m.cpu_class,
+        labels: m.labels.into_iter().collect(),
+        networks: m.networks,
+        storage: m.storage,
+        migration_bandwidth_mib_s: bandwidth,
+    })
+}
+
+pub(super) fn report(host: &HostName, entry: &Entry) -> Result<HostReport, String> {
+    let m: v1::Report = message(entry)?;
+    if m.host != host.as_str() {
+        return Err(format!("written for host {:?}", m.host));
+    }
+    if m.guests.len() > MOST_GUESTS {
+        return Err(format!("{} guests", m.guests.len()));
+    }
+    Ok(HostReport {
+        sequence: m.sequence,
+        measured_at_ms: m.measured_at_ms,
+        libvirt_up: m.libvirt_up,
+        guests_cpu_cores: within("guests_cpu_cores", m.guests_cpu_cores, MOST_CORES)?,
+        host_cpu_cores: within("host_cpu_cores", m.host_cpu_cores, MOST_CORES)?,
+        pressure: m.pressure.unwrap_or_default(),
+        guests: m.guests.into_iter().map(guest).collect::<Result<_, _>>()?,
+        migrations_running: m.migrations_running,
+        troubles: m.troubles,
+    })
+}
+
+fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
+    let id: GuestId = m.uuid.parse().map_err(|e| format!("guest {:?}: {e}", m.name))?;
+    let named = |error: String| format!("guest {}: {error}", m.name);
+    let state = match m.state() {
+        v1::GuestState::Running => RunState::Running,
+        v1::GuestState::Paused => RunState::Paused,
+        v1::GuestState::Shutoff => RunState::ShutOff,
+        v1::GuestState::Incoming => RunState::Incoming,
+        v1::GuestState::Unspecified => return Err(named("state is missing".to_owned())),
+    };
+    let vcpus = f64::from(m.vcpus);
+    let limit = within("cpu_limit_cores", m.cpu_limit_cores, MOST_CORES).map_err(named)?;
+    let used = within("cpu_used_cores", m.cpu_used_cores, MOST_CORES).map_err(named)?;
+    let delay = within("cpu_delay_cores", m.cpu_delay_cores, MOST_CORES).map_err(named)?;
+    Ok(GuestReading {
+        state,
+        vcpus: m.vcpus,
+        cpu_used_cores: used,
+        cpu_delay_cores: delay,
+        cpu_limit_cores: if limit > 0.0 { limit.min(vcpus) } else { vcpus },
+        memory_mib: mib("memory_mib", m.memory_mib).map_err(named)?,
+        memory_rss_mib: mib("memory_rss_mib", m.memory_rss_mib).map_err(named)?,
+        memory_used_mib: (m.memory_used_mib > 0).then_some(m.memory_used_mib),
+        dirty_rate_mib_s: known_rate("dirty_rate_mib_s", m.dirty_rate_mib_s).map_err(named)?,
+        local_disk_mib: mib("local_disk_mib", m.local_disk_mib).map_err(named)?,
+        during_migration: m.during_migration,
+        group: (!m.group.is_empty()).then_some(m.group),
+        labels: m.labels.into_iter().collect(),
+        priority: m.priority,
+        hindrances: m.hindrances,
+        networks: m.networks,
+        storage: m.storage,
+        name: m.name,
+        id,
+    })
+}
+
+pub(super) fn order(guest: &GuestId, entry: &Entry) -> Result<OrderEntry, String> {
+    let order = Order::try_from(message::<v1::Order>(entry)?).map_err(|e| e.to_string())?;
+    if order.guest != *guest {
+        return Err(format!("written for guest {}", order.guest));
+    }
+    Ok(OrderEntry { order, mod_revision: entry.mod_revision })
+}
+
+pub(super) fn journal(
+    host: &HostName,
+    guest: &GuestId,
+    entry: &Entry,
+) -> Result<JournalEntry, String> {
+    let m: v1::Journal = message(entry)?;
+    let order = m.order.clone().ok_or("no order in it")?;
+    let order = Order::try_from(order).map_err(|e| e.to_string())?;
+    if order.guest != *guest || order.source != *host {
+        return Err(format!("written for guest {} on {}", order.guest, order.source));
+    }
+    let state = m.state.as_ref().ok_or("no state in it")?;
+    let state = MigrationState::try_from(state).map_err(|e| e.to_string())?;
+    Ok(JournalEntry { order, state, message: m, mod_revision: entry.mod_revision })
+}
+
+pub(super) fn remembered(entry: &Entry) -> Result<Remembered, String> {
+    let m: v1::GuestRecord = message(entry)?;
+    let past = |r: &v1::MoveRecord| Past {
+        source: r.source.clone(),
+        target: r.target.clone(),
+        ended_ms: r.ended_at_ms,
+        state: r.state.as_ref().and_then(|s| MigrationState::try_from(s).ok()),
+    };
+    Ok(Remembered {
+        cooldown_until_ms: m.cooldown_until_ms,
+        moves: m.moves.iter().map(past).collect(),
+        mod_revision: entry.mod_revision,
+        message: m,
+    })
+}

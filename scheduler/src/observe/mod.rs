@@ -1,0 +1,224 @@
+//! What the scheduler sees: etcd mirrored into typed values. Every replica does this, leader or not, so
+//! that a standby's picture is warm when it takes over.
+//!
+//! [`Fleet`] is pure: it takes changes and answers questions. The tasks that feed it are in [`feed`].
+
+mod decode;
+pub mod feed;
+pub mod model;
+
+use std::collections::BTreeMap;
+
+use evenkeel_daemon::{Change, Entry};
+use evenkeel_proto::keys::{Key, Keys};
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, HostName, OrderId};
+
+pub use model::{
+    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Remembered, RunState,
+};
+
+/// Everything etcd says of one cluster, as far as it could be understood.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// Hosts that an agent ever announced.
+    pub hosts: BTreeMap<HostName, HostFacts>,
+    /// Reports whose agent is alive.
+    pub reports: BTreeMap<HostName, HostReport>,
+    /// Journals of migrations, by source and guest.
+    pub journals: BTreeMap<(HostName, GuestId), JournalEntry>,
+    /// Orders that stand.
+    pub orders: BTreeMap<GuestId, OrderEntry>,
+    /// What is remembered of guests.
+    pub remembered: BTreeMap<GuestId, Remembered>,
+    /// The pause, if there is one (it may have run out).
+    pub pause: Option<v1::Pause>,
+    /// The policy's text and revision, with the revision of its key.
+    pub policy: Option<(v1::PolicyRecord, i64)>,
+    /// Replicas that campaign, by key, with the revision at which each did: the oldest leads.
+    pub candidates: BTreeMap<String, (i64, v1::LeaderInfo)>,
+    /// Keys whose value could not be understood, with the reason. Nothing is guessed from them.
+    pub malformed: BTreeMap<String, String>,
+    /// Revision that this picture is true at.
+    pub revision: i64,
+    /// Whether every mirrored prefix has been read at least once.
+    pub complete: bool,
+}
+
+/// What a change was about, for who must react at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// A host's report came or went.
+    Report(HostName),
+    /// A host's inventory came or went.
+    Host(HostName),
+    /// A journal or order of this guest changed.
+    Migration(GuestId),
+    /// The policy or the pause changed.
+    Control,
+    /// Something else, or a whole listing.
+    Other,
+}
+
+impl Fleet {
+    /// Takes one change; says what it touched.
+    pub fn apply(&mut self, keys: &Keys, change: Change) -> Vec<Touched> {
+        match change {
+            Change::Reset(listing) => {
+                let policy = self.policy.take();
+                *self = Self { revision: listing.revision, complete: true, ..Self::default() };
+                let touched = listing.entries.iter().map(|e| self.put(keys, e)).collect();
+                tracing::debug!(
+                    revision = self.revision,
+                    hosts = self.hosts.len(),
+                    policy_changed = policy.map(|p| p.1) != self.policy.as_ref().map(|p| p.1),
+                    "read the fleet from etcd"
+                );
+                touched
+            }
+            Change::Put(entry) => {
+                self.revision = self.revision.max(entry.mod_revision);
+                vec![self.put(keys, &entry)]
+            }
+            Change::Deleted { key, revision } => {
+                self.revision = self.revision.max(revision);
+                vec![self.delete(keys, &key)]
+            }
+        }
+    }
+
+    fn put(&mut self, keys: &Keys, entry: &Entry) -> Touched {
+        let Some(key) = keys.parse(&entry.key) else { return Touched::Other };
+        match self.put_parsed(key, entry) {
+            Ok(touched) => {
+                self.malformed.remove(&entry.key);
+                touched
+            }
+            Err(reason) => {
+                let before = self.malformed.insert(entry.key.clone(), reason.clone());
+                if before.as_ref() != Some(&reason) {
+                    tracing::warn!(key = entry.key, reason, "value in etcd is not used");
+                }
+                Touched::Other
+            }
+        }
+    }
+
+    fn put_parsed(&mut self, key: Key, entry: &Entry) -> Result<Touched, String> {
+        Ok(match key {
+            Key::Inventory(host) => {
+                self.hosts.insert(host.clone(), decode::inventory(&host, entry)?);
+                Touched::Host(host)
+            }
+            Key::Report(host) => {
+                // A report that makes no sense must not leave an older one standing.
+                self.reports.remove(&host);
+                self.reports.insert(host.clone(), decode::report(&host, entry)?);
+                Touched::Report(host)
+            }
+            Key::Progress(host, guest) => {
+                let journal = decode::journal(&host, &guest, entry)?;
+                self.journals.insert((host, guest.clone()), journal);
+                Touched::Migration(guest)
+            }
+            Key::Order(guest) => {
+                let order = decode::order(&guest, entry)?;
+                self.orders.insert(guest.clone(), order);
+                Touched::Migration(guest)
+            }
+            Key::Guest(guest) => {
+                self.remembered.insert(guest, decode::remembered(entry)?);
+                Touched::Other
+            }
+            Key::Pause => {
+                self.pause = Some(decode::message(entry)?);
+                Touched::Control
+            }
+            Key::PolicyActive => {
+                self.policy = Some((decode::message(entry)?, entry.mod_revision));
+                Touched::Control
+            }
+            Key::Leader => {
+                let candidate = (entry.create_revision, decode::message(entry)?);
+                self.candidates.insert(entry.key.clone(), candidate);
+                Touched::Other
+            }
+            Key::PolicyHistory(_) => Touched::Other,
+        })
+    }
+
+    fn delete(&mut self, keys: &Keys, key: &str) -> Touched {
+        self.malformed.remove(key);
+        match keys.parse(key) {
+            Some(Key::Inventory(host)) => {
+                self.hosts.remove(&host);
+                Touched::Host(host)
+            }
+            Some(Key::Report(host)) => {
+                self.reports.remove(&host);
+                Touched::Report(host)
+            }
+            Some(Key::Progress(host, guest)) => {
+                self.journals.remove(&(host, guest.clone()));
+                Touched::Migration(guest)
+            }
+            Some(Key::Order(guest)) => {
+                self.orders.remove(&guest);
+                Touched::Migration(guest)
+            }
+            Some(Key::Guest(guest)) => {
+                self.remembered.remove(&guest);
+                Touched::Other
+            }
+            Some(Key::Pause) => {
+                self.pause = None;
+                Touched::Control
+            }
+            Some(Key::PolicyActive) => {
+                self.policy = None;
+                Touched::Control
+            }
+            Some(Key::Leader) => {
+                self.candidates.remove(key);
+                Touched::Other
+            }
+            Some(Key::PolicyHistory(_)) | None => Touched::Other,
+        }
+    }
+
+    /// Who leads, and under which epoch: the candidate that came first.
+    #[must_use]
+    pub fn leader(&self) -> Option<(i64, &v1::LeaderInfo)> {
+        let first = self.candidates.values().min_by_key(|(revision, _)| *revision)?;
+        Some((first.0, &first.1))
+    }
+
+    /// The journal that belongs to an order, if its agent has written one.
+    #[must_use]
+    pub fn journal_of(&self, entry: &OrderEntry) -> Option<&JournalEntry> {
+        let key = (entry.order.source.clone(), entry.order.guest.clone());
+        self.journals.get(&key).filter(|journal| journal.order.id == entry.order.id)
+    }
+
+    /// Migrations that are not over: orders that stand and journals that are open.
+    #[must_use]
+    pub fn open_migrations(&self) -> BTreeMap<OrderId, &evenkeel_proto::order::Order> {
+        let ordered = self.orders.values().map(|entry| &entry.order);
+        let journalled =
+            self.journals.values().filter(|j| j.state.outcome().is_none()).map(|j| &j.order);
+        ordered.chain(journalled).map(|order| (order.id.clone(), order)).collect()
+    }
+
+    /// Where a guest is reported; a UUID that stands on two hosts comes twice.
+    pub fn sightings<'a>(
+        &'a self,
+        guest: &'a GuestId,
+    ) -> impl Iterator<Item = (&'a HostName, &'a GuestReading)> {
+        self.reports.iter().flat_map(move |(host, report)| {
+            report.guests.iter().filter(move |g| g.id == *guest).map(move |g| (host, g))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! Typed values of what stands in etcd. Generated messages are kept only where they are passed on whole.
+
+use std::collections::BTreeMap;
+
+use evenkeel_proto::order::Order;
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, HostName, MigrationState};
+
+/// What a host is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostFacts {
+    /// Its name.
+    pub name: HostName,
+    /// `host:port` of its agent.
+    pub agent_address: String,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// Cores offered to guests.
+    pub cpu_cores: f64,
+    /// Memory offered to guests, MiB.
+    pub memory_mib: u64,
+    /// Class of CPU.
+    pub cpu_class: String,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Networks and bridges.
+    pub networks: Vec<String>,
+    /// Storage identities.
+    pub storage: Vec<String>,
+    /// What its migration link gives, MiB/s; `None`: not known.
+    pub migration_bandwidth_mib_s: Option<f64>,
+}
+
+/// What a host measures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostReport {
+    /// Counts reports of one agent process.
+    pub sequence: u64,
+    /// When, by the host's clock.
+    pub measured_at_ms: i64,
+    /// Whether libvirt answers there.
+    pub libvirt_up: bool,
+    /// CPU used by guests, cores.
+    pub guests_cpu_cores: f64,
+    /// CPU used by everything, cores.
+    pub host_cpu_cores: f64,
+    /// Stalled shares of time, basis points.
+    pub pressure: v1::Pressure,
+    /// Its guests.
+    pub guests: Vec<GuestReading>,
+    /// Migrations that touch it, also foreign ones.
+    pub migrations_running: u32,
+    /// What is wrong with measuring, by name.
+    pub troubles: Vec<String>,
+}
+
+/// Whether a reported guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Runs.
+    Running,
+    /// Paused.
+    Paused,
+    /// Defined only.
+    ShutOff,
+    /// The half of a migration that is coming in: no guest yet.
+    Incoming,
+}
+
+/// What is measured of a guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuestReading {
+    /// Its id.
+    pub id: GuestId,
+    /// libvirt's name.
+    pub name: String,
+    /// Whether it runs.
+    pub state: RunState,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// CPU used, cores.
+    pub cpu_used_cores: f64,
+    /// CPU asked for and not given, cores.
+    pub cpu_delay_cores: f64,
+    /// Most CPU it may use, cores.
+    pub cpu_limit_cores: f64,
+    /// Memory it may use, MiB.
+    pub memory_mib: u64,
+    /// Resident memory, MiB.
+    pub memory_rss_mib: u64,
+    /// In use by its own account, MiB; `None`: it does not say.
+    pub memory_used_mib: Option<u64>,
+    /// Dirty rate, MiB/s; `None`: never measured.
+    pub dirty_rate_mib_s: Option<f64>,
+    /// What hinders a migration, by name.
+    pub hindrances: Vec<String>,
+    /// Networks it needs.
+    pub networks: Vec<String>,
+    /// Storage it needs.
+    pub storage: Vec<String>,
+    /// Disks to be copied, MiB.
+    pub local_disk_mib: u64,
+    /// Measured during a migration.
+    pub during_migration: bool,
+    /// Group of its metadata.
+    pub group: Option<String>,
+    /// Labels of its metadata.
+    pub labels: BTreeMap<String, String>,
+    /// Priority of its metadata.
+    pub priority: i32,
+}
+
+/// An order in etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OrderEntry {
+    /// The order.
+    pub order: Order,
+    /// Revision of its key, for guarded removal.
+    pub mod_revision: i64,
+}
+
+/// A journal in etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JournalEntry {
+    /// The order it belongs to.
+    pub order: Order,
+    /// Where the migration stands.
+    pub state: MigrationState,
+    /// The whole journal, for people.
+    pub message: v1::Journal,
+    /// Revision of its key, for guarded decisions.
+    pub mod_revision: i64,
+}
+
+/// What is remembered of a guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remembered {
+    /// It rests until then, milliseconds since the Unix epoch.
+    pub cooldown_until_ms: i64,
+    /// Ended moves, oldest first.
+    pub moves: Vec<Past>,
+    /// The whole record, to be written back with additions.
+    pub message: v1::GuestRecord,
+    /// Revision of its key, for guarded replacement.
+    pub mod_revision: i64,
+}
+
+/// One ended move of a guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Past {
+    /// Where it was.
+    pub source: String,
+    /// Where it was to go.
+    pub target: String,
+    /// When it ended, milliseconds since the Unix epoch.
+    pub ended_ms: i64,
+    /// How; `None` if a newer version wrote something we do not know.
+    pub state: Option<MigrationState>,
+}
