@@ -62,7 +62,10 @@ impl Estimator {
     /// Looks back over `window`.
     #[must_use]
     pub fn new(window: Duration) -> Self {
-        Self { window_ms: millis(window), series: BTreeMap::new() }
+        Self {
+            window_ms: millis(window),
+            series: BTreeMap::new(),
+        }
     }
 
     /// Looks back over another window from now on.
@@ -92,7 +95,9 @@ impl Estimator {
     /// Forgets what was read before `at_ms`, but for the value that held then: the guest was moved, and
     /// what it did under other neighbours is no evidence.
     pub fn restart(&mut self, guest: &str, at_ms: i64) {
-        let Some(series) = self.series.get_mut(guest) else { return };
+        let Some(series) = self.series.get_mut(guest) else {
+            return;
+        };
         while series.get(1).is_some_and(|&(at, _)| at <= at_ms) {
             series.pop_front();
         }
@@ -115,7 +120,10 @@ impl Estimator {
         let mut sum = 0.0;
         let mut squares = 0.0;
         for (i, &(at, value)) in series.iter().enumerate() {
-            let until = series.get(i + 1).map_or(now_ms, |&(next, _)| next).min(now_ms);
+            let until = series
+                .get(i + 1)
+                .map_or(now_ms, |&(next, _)| next)
+                .min(now_ms);
             // The newest reading weighs at least a little, or a first one would weigh nothing.
             let least = if i + 1 == series.len() { 1 } else { 0 };
             let held = seconds((until - at.max(start)).max(least));
@@ -129,7 +137,11 @@ impl Estimator {
         let mean = sum / weight;
         let variance = (squares / weight - mean * mean).max(0.0);
         let covered = Duration::from_secs_f64(weight);
-        Some(Demand { mean_cores: mean, stddev_cores: variance.sqrt(), covered })
+        Some(Demand {
+            mean_cores: mean,
+            stddev_cores: variance.sqrt(),
+            covered,
+        })
     }
 }
 
@@ -168,9 +180,14 @@ mod tests {
 
     #[test]
     fn a_reading_holds_until_the_next() {
-        let demand = estimator(&[reading(0, 1.0), reading(7_500, 3.0)]).demand("g", 10_000).unwrap();
+        let demand = estimator(&[reading(0, 1.0), reading(7_500, 3.0)])
+            .demand("g", 10_000)
+            .unwrap();
         assert!((demand.mean_cores - 1.5).abs() < 1e-9, "{demand:?}");
-        assert!((demand.stddev_cores - 0.75f64.sqrt()).abs() < 1e-9, "{demand:?}");
+        assert!(
+            (demand.stddev_cores - 0.75f64.sqrt()).abs() < 1e-9,
+            "{demand:?}"
+        );
     }
 
     #[test]
@@ -182,15 +199,32 @@ mod tests {
 
     #[test]
     fn half_of_the_run_delay_is_demand_and_the_limit_caps_it() {
-        let starved = Reading { delay_cores: 1.0, ..reading(0, 0.25) };
+        let starved = Reading {
+            delay_cores: 1.0,
+            ..reading(0, 0.25)
+        };
         assert!((starved.demand_cores() - 0.75).abs() < 1e-12);
-        assert!((Reading { limit_cores: 0.5, ..starved }.demand_cores() - 0.5).abs() < 1e-12);
+        assert!(
+            (Reading {
+                limit_cores: 0.5,
+                ..starved
+            }
+            .demand_cores()
+                - 0.5)
+                .abs()
+                < 1e-12
+        );
     }
 
     #[test]
     fn a_migrations_own_load_is_left_out() {
-        let copying = Reading { during_migration: true, ..reading(5_000, 4.0) };
-        let demand = estimator(&[reading(0, 1.0), copying]).demand("g", 10_000).unwrap();
+        let copying = Reading {
+            during_migration: true,
+            ..reading(5_000, 4.0)
+        };
+        let demand = estimator(&[reading(0, 1.0), copying])
+            .demand("g", 10_000)
+            .unwrap();
         assert!((demand.mean_cores - 1.0).abs() < 1e-9);
     }
 

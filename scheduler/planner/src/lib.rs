@@ -9,20 +9,35 @@
 
 #![deny(unused_must_use)]
 
+pub mod check;
 pub mod constants;
 pub mod estimate;
+pub mod explain;
 mod glob;
 pub mod loss;
+mod model;
 pub mod normal;
 mod num;
+mod order;
+pub mod place;
 pub mod plan;
+mod planning;
 pub mod policy;
 pub mod precopy;
+mod recheck;
+mod rules;
+mod search;
 pub mod snapshot;
 
+pub use check::{NotNow, Violation, check, step_is_still_good};
+pub use explain::{Explain, PlanReport, Rejection, explain_guest, explain_host};
 pub use loss::{FleetLoss, HostLoss, fleet_loss, host_loss};
+pub use model::ShutOffGuests;
+pub use place::{place_one, rule_faults};
 pub use plan::{BlockReason, Blocked, HostChange, Plan, Step, StepReason};
+pub use planning::{Options, plan};
 pub use policy::{Mode, Policy, PolicyError, Strategy, Strength};
+pub use search::Purpose;
 pub use snapshot::{
     Guest, GuestState, Host, HostState, InFlight, Pressure, Snapshot, SnapshotError,
 };

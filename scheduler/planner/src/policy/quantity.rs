@@ -36,9 +36,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, (String, Option<String>)>
         let letters = rest.len() - rest.trim_start_matches(|c: char| c.is_alphabetic()).len();
         let unit = &rest[..letters];
         let Some(&(_, millis)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
-            let word: String =
-                rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
-            return Err((unit_problem(text, &word), unit_hint(number, &word).or(bad("").1)));
+            let word: String = rest
+                .trim_start()
+                .chars()
+                .take_while(|c| c.is_alphabetic())
+                .collect();
+            return Err((
+                unit_problem(text, &word),
+                unit_hint(number, &word).or(bad("").1),
+            ));
         };
         rest = &rest[letters..];
         total = number

@@ -1,0 +1,335 @@
+//! From two placements to waves of steps that fit when they run.
+//!
+//! While a guest moves, it holds its memory, counts as a guest and obeys anti-affinity on both hosts; what
+//! it leaves is free from the next wave on. Steps that wait for each other in a circle are broken by a
+//! detour over a third host. What still cannot be ordered is returned: the caller gives it up.
+//!
+//! Guests that a must-affinity holds together move in one wave, or in adjacent ones where the limits of
+//! migrations at a time do not allow that.
+
+use crate::model::Model;
+use crate::num::index;
+use crate::search::State;
+use crate::snapshot::GuestState;
+
+/// One migration of the ordered plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leg {
+    pub(crate) wave: u32,
+    pub(crate) guest: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// Only to make room for others; the guest moves on later.
+    pub(crate) detour: bool,
+}
+
+/// Whether circles may be broken by an extra migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detours {
+    Allowed,
+    Refused,
+}
+
+/// Legs in the order of their waves, and where every guest is in the end.
+#[derive(Debug, Clone)]
+pub(crate) struct Ordered {
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) end: Vec<usize>,
+    /// Whether every wanted move is among the legs.
+    pub(crate) complete: bool,
+}
+
+/// Moves that belong into one wave: one guest, or a group.
+#[derive(Debug, Clone)]
+struct Batch {
+    moves: Vec<(usize, usize)>,
+    rank: (bool, f64),
+}
+
+/// Orders the difference of two placements. `forced` moves go first, then those that save most.
+pub(crate) fn order(
+    state: &State<'_, '_>,
+    wanted: &[usize],
+    forced: &[bool],
+    detours: Detours,
+) -> Ordered {
+    let model = state.model;
+    let start = state.placement();
+    let mut batches = batches(state, wanted, forced);
+    batches.sort_by(|a, b| {
+        b.rank
+            .0
+            .cmp(&a.rank.0)
+            .then(b.rank.1.total_cmp(&a.rank.1))
+            .then(a.moves.cmp(&b.moves))
+    });
+    let mut yard = Yard::new(state, start);
+    while !batches.is_empty() {
+        let before = batches.len();
+        yard.fill_wave(&mut batches);
+        if batches.len() == before && yard.wave_is_empty() {
+            // A first wave that other migrations fill up is no circle: the next one is free.
+            let waits = yard.wave == 1 && !model.flights.is_empty();
+            let detoured = !waits && detours == Detours::Allowed && yard.detour(&batches);
+            if !waits && !detoured {
+                break;
+            }
+        }
+        yard.end_wave();
+    }
+    Ordered {
+        legs: yard.legs,
+        end: yard.at,
+        complete: batches.is_empty(),
+    }
+}
+
+fn batches(state: &State<'_, '_>, wanted: &[usize], forced: &[bool]) -> Vec<Batch> {
+    let rules = &state.model.rules;
+    let start = state.placement();
+    let mut group_of: Vec<usize> = (0..wanted.len()).collect();
+    for rule in rules.together.iter().filter(|r| r.hard) {
+        let moving = rule.members.iter().filter(|&&m| wanted[m] != start[m]);
+        let lowest = moving.clone().map(|&m| group_of[m]).min();
+        for &member in moving {
+            let old = group_of[member];
+            let new = lowest.unwrap_or(old);
+            group_of
+                .iter_mut()
+                .filter(|g| **g == old)
+                .for_each(|g| *g = new);
+        }
+    }
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut batch_at: Vec<Option<usize>> = vec![None; wanted.len()];
+    for guest in (0..wanted.len()).filter(|&g| wanted[g] != start[g]) {
+        let gain = state.gain_rate(state.unit_of[guest], wanted[guest]);
+        let at = *batch_at[group_of[guest]].get_or_insert_with(|| {
+            batches.push(Batch {
+                moves: Vec::new(),
+                rank: (false, 0.0),
+            });
+            batches.len() - 1
+        });
+        let batch = &mut batches[at];
+        batch.moves.push((guest, wanted[guest]));
+        batch.rank.0 |= forced[guest];
+        // Members of a unit share one gain; of others the gains add up.
+        batch.rank.1 = if batch.moves.len() == 1 {
+            gain
+        } else {
+            batch.rank.1.max(gain)
+        };
+    }
+    batches
+}
+
+/// Where everything is while waves are filled.
+struct Yard<'s, 'm, 'a> {
+    state: &'s State<'m, 'a>,
+    at: Vec<usize>,
+    memory: Vec<i64>,
+    guests: Vec<i64>,
+    apart: Vec<Vec<u32>>,
+    legs: Vec<Leg>,
+    wave: u32,
+    wave_start: usize,
+    per_host: Vec<usize>,
+    in_cluster: usize,
+}
+
+impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
+    fn new(state: &'s State<'m, 'a>, at: Vec<usize>) -> Self {
+        let model = state.model;
+        let mut per_host = vec![0; model.hosts.len()];
+        for flight in &model.flights {
+            per_host[flight.from] += 1;
+            per_host[flight.to] += 1;
+        }
+        Self {
+            state,
+            at,
+            memory: state.loads.iter().map(|l| l.memory).collect(),
+            guests: state.loads.iter().map(|l| l.guests).collect(),
+            apart: state.apart_count.clone(),
+            legs: Vec::new(),
+            wave: 1,
+            wave_start: 0,
+            per_host,
+            in_cluster: model.flights.len(),
+        }
+    }
+
+    fn model(&self) -> &'m Model<'a> {
+        self.state.model
+    }
+
+    fn wave_is_empty(&self) -> bool {
+        self.wave_start == self.legs.len()
+    }
+
+    fn fill_wave(&mut self, batches: &mut Vec<Batch>) {
+        batches.retain_mut(|batch| {
+            if self.start_batch(&batch.moves) {
+                return false;
+            }
+            let split =
+                batch.moves.len() > 1 && self.wave_is_empty() && self.memory_for(&batch.moves);
+            if split {
+                // Too many for one wave: the rest goes first in the next.
+                batch
+                    .moves
+                    .retain(|&(guest, to)| !self.start(guest, to, false));
+                batch.rank.0 = true;
+            }
+            !batch.moves.is_empty()
+        });
+    }
+
+    fn memory_for(&self, moves: &[(usize, usize)]) -> bool {
+        let mut memory = self.memory.clone();
+        moves.iter().all(|&(guest, to)| {
+            memory[to] += self.model().guests[guest].load.memory;
+            memory[to] <= self.model().hosts[to].capacity
+        })
+    }
+
+    /// Starts all moves of a batch, or none.
+    fn start_batch(&mut self, moves: &[(usize, usize)]) -> bool {
+        let legs_before = self.legs.len();
+        for &(guest, to) in moves {
+            if !self.start(guest, to, false) {
+                while self.legs.len() > legs_before {
+                    self.take_back();
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn start(&mut self, guest: usize, to: usize, detour: bool) -> bool {
+        let from = self.at[guest];
+        if !self.within_limits(from, to) || !self.fits(guest, to) {
+            return false;
+        }
+        self.occupy(guest, to, 1);
+        self.count(from, to, true);
+        self.legs.push(Leg {
+            wave: self.wave,
+            guest,
+            from,
+            to,
+            detour,
+        });
+        true
+    }
+
+    fn take_back(&mut self) {
+        if let Some(leg) = self.legs.pop() {
+            self.occupy(leg.guest, leg.to, -1);
+            self.count(leg.from, leg.to, false);
+        }
+    }
+
+    fn count(&mut self, from: usize, to: usize, more: bool) {
+        let step = |n: usize| if more { n + 1 } else { n - 1 };
+        self.per_host[from] = step(self.per_host[from]);
+        self.per_host[to] = step(self.per_host[to]);
+        self.in_cluster = step(self.in_cluster);
+    }
+
+    fn within_limits(&self, from: usize, to: usize) -> bool {
+        let limits = &self.model().policy.limits;
+        let per_host = index(limits.migrations_per_host);
+        self.per_host[from] < per_host
+            && self.per_host[to] < per_host
+            && self.in_cluster < index(limits.migrations_per_cluster)
+    }
+
+    /// Whether a guest can be on a host beside all that is there or on its way.
+    fn fits(&self, guest: usize, to: usize) -> bool {
+        let model = self.model();
+        let load = &model.guests[guest].load;
+        let most = i64::from(model.policy.limits.max_guests_per_host);
+        let memory = load.memory == 0 || self.memory[to] + load.memory <= model.hosts[to].capacity;
+        memory && (most == 0 || self.guests[to] < most) && self.alone(guest, to)
+    }
+
+    fn alone(&self, guest: usize, to: usize) -> bool {
+        let rules = &self.model().rules;
+        rules.apart_of[guest]
+            .iter()
+            .filter(|&&r| rules.apart[r].hard)
+            .all(|&r| {
+                let place = &rules.apart[r].place;
+                let own = u32::from(place[self.at[guest]] == place[to]);
+                self.apart[r][place[to]] <= own
+            })
+    }
+
+    /// Adds (1) or takes away (−1) what a guest holds on a host.
+    fn occupy(&mut self, guest: usize, host: usize, sign: i64) {
+        let model = self.model();
+        let load = &model.guests[guest].load;
+        self.memory[host] += sign * load.memory;
+        self.guests[host] += sign;
+        for &r in &model.rules.apart_of[guest] {
+            let count = &mut self.apart[r][model.rules.apart[r].place[host]];
+            *count = if sign > 0 {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+        }
+    }
+
+    fn end_wave(&mut self) {
+        for at in self.wave_start..self.legs.len() {
+            let leg = self.legs[at];
+            self.occupy(leg.guest, leg.from, -1);
+            self.at[leg.guest] = leg.to;
+        }
+        // Migrations that ran already are taken to be over after the first wave; their memory is not.
+        self.per_host.iter_mut().for_each(|n| *n = 0);
+        self.in_cluster = 0;
+        self.wave_start = self.legs.len();
+        self.wave += 1;
+    }
+
+    /// Sends one waiting guest to a third host so that another can take its place.
+    fn detour(&mut self, batches: &[Batch]) -> bool {
+        let mut waiting: Vec<(usize, usize)> = batches
+            .iter()
+            .filter(|b| b.moves.len() == 1)
+            .map(|b| b.moves[0])
+            .collect();
+        waiting.sort_by_key(|&(guest, _)| (self.model().guests[guest].load.memory, guest));
+        for &(guest, to) in &waiting {
+            let from = self.at[guest];
+            let running = self.model().guests[guest].data.state == GuestState::Running;
+            let already = self.legs.iter().any(|leg| leg.guest == guest);
+            let helps = |other: &Batch| other.moves.iter().any(|&(g, t)| g != guest && t == from);
+            if !running || already || !batches.iter().any(helps) {
+                continue;
+            }
+            for refuge in 0..self.model().hosts.len() {
+                if refuge != to && self.is_refuge(guest, refuge) && self.start(guest, refuge, true)
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn is_refuge(&self, guest: usize, host: usize) -> bool {
+        let model = self.model();
+        let converges = || model.precopy(guest, self.at[guest], host).0.converges;
+        host != self.at[guest]
+            && model.hosts[host].takes
+            && model.profiles[model.guests[guest].profile][host].is_none()
+            && self.fits(guest, host)
+            && converges()
+    }
+}

@@ -1,0 +1,324 @@
+//! From a snapshot to a plan: search, order, price, and look again until nothing more is found.
+//!
+//! The search is repeated from where its own plan ends, as the next cycle would. A plan is given out only
+//! when that finds nothing more, so that carrying it out leaves nothing to do.
+
+mod steps;
+
+use crate::constants::NOTABLE_LOSS;
+use crate::explain::{Explain, PlanReport};
+use crate::loss::Load;
+use crate::model::{Mobility, Model, ShutOffGuests, imbalance_of};
+use crate::order::{Detours, Ordered, order};
+use crate::plan::{BlockReason, Blocked, HostChange, Plan, SCHEMA, Step, StepReason};
+use crate::policy::Policy;
+use crate::search::{Found, Purpose, State, search};
+use crate::snapshot::{GuestState, HostState, Snapshot};
+
+/// How to plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Breaks ties of the search's random part; the same seed gives the same plan.
+    pub seed: u64,
+    /// Candidates to evaluate at most. A unit of work, not of time: about 0.1 µs each.
+    pub budget: u64,
+    /// Steps to plan at most; what is left is found again by the next plan.
+    pub max_moves: Option<usize>,
+    /// How far to go.
+    pub purpose: Purpose,
+    /// Whether shut-off guests leave draining hosts.
+    pub shut_off_guests: ShutOffGuests,
+    /// How much the report explains.
+    pub explain: Explain,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            budget: 20_000_000,
+            max_moves: None,
+            purpose: Purpose::Balance,
+            shut_off_guests: ShutOffGuests::Stay,
+            explain: Explain::Brief,
+        }
+    }
+}
+
+/// Searches from the plan's own end at most so often; each time finds less.
+const MAX_ROUNDS: usize = 8;
+
+/// Plans: what to move where, in which order, what it is worth, and what stands in the way.
+///
+/// Deterministic: the same arguments give the same plan, bit for bit. Time is the snapshot's `taken_at`.
+/// A snapshot that does not validate gives an empty plan that says so: nothing is done on a guess.
+#[must_use]
+pub fn plan(snapshot: &Snapshot, policy: &Policy, options: &Options) -> (Plan, PlanReport) {
+    if let Err(error) = snapshot.validate() {
+        return (
+            unusable(snapshot, &error.to_string()),
+            PlanReport::default(),
+        );
+    }
+    let model = Model::new(snapshot, policy, options.shut_off_guests);
+    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
+    let route = route(&model, &start, options);
+    let mut legs = route.ordered.legs;
+    if let Some(most) = options.max_moves {
+        legs.truncate(steps::whole_groups(&model, &legs, most));
+    }
+    let mut end = start.clone();
+    for leg in &legs {
+        end[leg.guest] = leg.to;
+    }
+    let (steps, loads) = steps::price(&model, &start, &legs, &route.forced);
+    let before = State::new(&model, &start, 0);
+    let mut blocked = standing(&model, &before);
+    blocked.extend(route.blocked);
+    let mut seen = std::collections::BTreeSet::new();
+    blocked.retain(|b| seen.insert((b.guest.clone(), b.host.clone(), b.rule.clone(), b.reason)));
+    let total = |loads: &[Load]| -> f64 {
+        model
+            .hosts
+            .iter()
+            .zip(loads)
+            .map(|(h, load)| h.shape.loss(load))
+            .sum()
+    };
+    let mut plan = Plan {
+        schema: SCHEMA.to_owned(),
+        id: String::new(),
+        cluster: snapshot.cluster.clone(),
+        loss_before: total(&before.loads),
+        loss_after: total(&loads),
+        horizon_seconds: model.payback.horizon_seconds,
+        imbalance_before: imbalance_of(&model.hosts, &before.loads),
+        imbalance_after: imbalance_of(&model.hosts, &loads),
+        hosts: changes(&model, &before.loads, &loads, &steps),
+        steps,
+        blocked,
+    };
+    plan.seal();
+    let report = PlanReport::of(&before, &plan, options.explain, route.evaluations);
+    (plan, report)
+}
+
+fn unusable(snapshot: &Snapshot, why: &str) -> Plan {
+    let mut plan = Plan {
+        schema: SCHEMA.to_owned(),
+        id: String::new(),
+        cluster: snapshot.cluster.clone(),
+        loss_before: 0.0,
+        loss_after: 0.0,
+        horizon_seconds: 0.0,
+        imbalance_before: 0.0,
+        imbalance_after: 0.0,
+        steps: Vec::new(),
+        blocked: vec![Blocked {
+            guest: None,
+            host: None,
+            rule: None,
+            reason: BlockReason::StaleData,
+            detail: why.to_owned(),
+        }],
+        hosts: Vec::new(),
+    };
+    plan.seal();
+    plan
+}
+
+/// What all rounds together found.
+struct Route {
+    ordered: Ordered,
+    forced: Vec<Option<StepReason>>,
+    blocked: Vec<Blocked>,
+    evaluations: u64,
+}
+
+fn route(model: &Model<'_>, start: &[usize], options: &Options) -> Route {
+    let mut forced = vec![None; model.guests.len()];
+    let mut all = Ordered {
+        legs: Vec::new(),
+        end: start.to_vec(),
+        complete: true,
+    };
+    let mut blocked = Vec::new();
+    let mut evaluations = 0;
+    let mut rounds = 0;
+    while rounds < MAX_ROUNDS {
+        rounds += 1;
+        let budget = options.budget.saturating_sub(evaluations);
+        let mut found = search(model, &all.end, options.purpose, budget);
+        evaluations += found.evaluations;
+        blocked = std::mem::take(&mut found.blocked);
+        let ordered = realise(model, &all.end, &found);
+        if ordered.legs.is_empty() {
+            break;
+        }
+        for (known, new) in forced.iter_mut().zip(&found.forced) {
+            *known = known.or(*new);
+        }
+        append(&mut all, ordered);
+    }
+    if rounds > 2 {
+        all = shorten(model, start, all, &forced);
+    }
+    Route {
+        ordered: all,
+        forced,
+        blocked,
+        evaluations,
+    }
+}
+
+/// Appends the waves of a later round.
+fn append(all: &mut Ordered, later: Ordered) {
+    let waves = all.legs.last().map_or(0, |leg| leg.wave);
+    all.legs
+        .extend(later.legs.into_iter().map(|leg| crate::order::Leg {
+            wave: leg.wave + waves,
+            ..leg
+        }));
+    all.end = later.end;
+    all.complete &= later.complete;
+}
+
+/// Orders the whole way from start to end anew: a guest that moved twice may go there at once.
+fn shorten(
+    model: &Model<'_>,
+    start: &[usize],
+    all: Ordered,
+    forced: &[Option<StepReason>],
+) -> Ordered {
+    let state = State::new(model, start, 0);
+    let is_forced: Vec<bool> = forced.iter().map(Option::is_some).collect();
+    let direct = order(&state, &all.end, &is_forced, Detours::Refused);
+    if direct.complete && direct.legs.len() <= all.legs.len() {
+        direct
+    } else {
+        all
+    }
+}
+
+/// Orders what a search found; gives up what cannot be ordered, and what then does not pay any more.
+fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
+    let state = State::new(model, start, 0);
+    let forced: Vec<bool> = found.forced.iter().map(Option::is_some).collect();
+    let direct = order(&state, &found.placement, &forced, Detours::Refused);
+    if direct.complete {
+        return direct;
+    }
+    let detoured = order(&state, &found.placement, &forced, Detours::Allowed);
+    let reduced = crate::search::without_unpaid(model, start, &direct.end, &found.forced);
+    let reduced = order(&state, &reduced, &forced, Detours::Refused);
+    let all_forced = |o: &Ordered| {
+        (0..forced.len())
+            .filter(|&g| forced[g] && o.end[g] == found.placement[g])
+            .count()
+    };
+    let rank = |o: &Ordered| (all_forced(o), steps::score(model, start, o));
+    let (with, without) = (rank(&detoured), rank(&reduced));
+    let better = with.0 > without.0 || (with.0 == without.0 && with.1 > without.1);
+    if detoured.complete && better {
+        detoured
+    } else {
+        reduced
+    }
+}
+
+/// What stands in the way whatever is planned: rules that cannot be fulfilled, guests that cannot move.
+fn standing(model: &Model<'_>, state: &State<'_, '_>) -> Vec<Blocked> {
+    let mut blocked: Vec<Blocked> = model
+        .rules
+        .faults
+        .iter()
+        .flat_map(|f| f.blocked())
+        .collect();
+    for (at, host) in model.hosts.iter().enumerate() {
+        if host.data.state == HostState::Absent && !state.members[at].is_empty() {
+            let detail = format!("is silent, with {} guests", state.loads[at].guests);
+            blocked.push(Blocked::host(
+                &host.data.name,
+                BlockReason::HostAbsent,
+                detail,
+            ));
+        }
+    }
+    for (at, guest) in model.guests.iter().enumerate() {
+        let host = &model.hosts[guest.home];
+        let hot = host.shape.loss(&state.loads[guest.home]) > NOTABLE_LOSS;
+        let name = &guest.data.name;
+        match &guest.mobility {
+            Mobility::Fixed(BlockReason::HostAbsent | BlockReason::InFlight, _) => {}
+            Mobility::Fixed(BlockReason::ShutOff, detail) => {
+                if host.data.state == HostState::Draining {
+                    blocked.push(Blocked::guest(name, BlockReason::ShutOff, detail.as_str()));
+                }
+            }
+            Mobility::Fixed(reason, detail) => {
+                blocked.push(Blocked::guest(name, *reason, detail.as_str()))
+            }
+            Mobility::ForcedOnly(reason, detail) => {
+                if hot && guest.data.state == GuestState::Running {
+                    blocked.push(Blocked::guest(name, *reason, detail.as_str()));
+                }
+            }
+            Mobility::Free => blocked.extend(hot.then(|| pinned(model, at)).flatten()),
+        }
+    }
+    blocked
+}
+
+/// A guest whose pins leave no host but its own.
+fn pinned(model: &Model<'_>, guest: usize) -> Option<Blocked> {
+    let home = model.guests[guest].home;
+    let others = || (0..model.hosts.len()).filter(|&h| h != home && model.hosts[h].takes);
+    let pin = others()
+        .map(|h| model.rules.pin_against(guest, h))
+        .collect::<Option<Vec<_>>>()?;
+    let rule = pin.first()?;
+    let name = &model.guests[guest].data.name;
+    Some(Blocked::guest(
+        name,
+        BlockReason::Pinned,
+        format!("{rule} holds it on {}", model.hosts[home].data.name),
+    ))
+}
+
+fn changes(model: &Model<'_>, before: &[Load], after: &[Load], steps: &[Step]) -> Vec<HostChange> {
+    let touched: std::collections::BTreeSet<&str> = steps
+        .iter()
+        .flat_map(|s| [s.from.as_str(), s.to.as_str()])
+        .collect();
+    let hosts = model.hosts.iter().zip(before.iter().zip(after));
+    hosts
+        .filter(|(host, _)| touched.contains(host.data.name.as_str()))
+        .map(|(host, (before, after))| HostChange {
+            host: host.data.name.clone(),
+            loss_before: host.shape.loss(before),
+            loss_after: host.shape.loss(after),
+            cpu_utilisation_before: host.shape.cpu_utilisation(before),
+            cpu_utilisation_after: host.shape.cpu_utilisation(after),
+            memory_utilisation_before: host.shape.memory_utilisation(before),
+            memory_utilisation_after: host.shape.memory_utilisation(after),
+        })
+        .collect()
+}
+
+/// One migration by itself, priced.
+pub(crate) fn price_one(
+    model: &Model<'_>,
+    start: &[usize],
+    guest: usize,
+    to: usize,
+    reason: StepReason,
+) -> Step {
+    let leg = crate::order::Leg {
+        wave: 1,
+        guest,
+        from: start[guest],
+        to,
+        detour: false,
+    };
+    steps::one(model, start, &leg, reason)
+}

@@ -1,0 +1,290 @@
+//! Ordered legs as priced steps: savings, costs, reasons.
+
+use std::collections::BTreeMap;
+
+use crate::loss::Load;
+use crate::model::Model;
+use crate::order::{Leg, Ordered};
+use crate::plan::{Step, StepReason};
+use crate::policy::Strategy;
+use crate::precopy;
+use crate::search::{State, cpu_slopes};
+
+/// How many of the first legs to keep, at most `most`, without tearing a must-affinity group apart.
+pub(super) fn whole_groups(model: &Model<'_>, legs: &[Leg], most: usize) -> usize {
+    let mut keep = most.min(legs.len());
+    let grouped = |leg: &Leg| {
+        model.rules.together_of[leg.guest].iter().any(|&r| {
+            let rule = &model.rules.together[r];
+            rule.hard
+                && legs[keep.min(legs.len())..]
+                    .iter()
+                    .any(|l| rule.members.contains(&l.guest))
+        })
+    };
+    let cut = legs[..keep].iter().position(grouped);
+    if let Some(first_torn) = cut {
+        keep = first_torn;
+    }
+    keep
+}
+
+/// What a way brings net within the horizon, guest-seconds: gain less factor × costs of all its legs.
+pub(super) fn score(model: &Model<'_>, start: &[usize], ordered: &Ordered) -> f64 {
+    let before = State::new(model, start, 0);
+    let after = State::new(model, &ordered.end, 0);
+    let value = |state: &State<'_, '_>| -> f64 {
+        let soft = (0..state.units.len())
+            .map(|u| state.soft(u, state.at[u]))
+            .sum::<f64>();
+        // Each broken pair is seen from both of its guests.
+        state.values.iter().sum::<f64>() + soft / 2.0
+    };
+    let slopes = cpu_slopes(model, &before.loads);
+    let cost: f64 = ordered
+        .legs
+        .iter()
+        .map(|leg| cost_of(model, leg, &slopes))
+        .sum();
+    model.payback.horizon_seconds * (value(&before) - value(&after)) - model.payback.factor * cost
+}
+
+fn cost_of(model: &Model<'_>, leg: &Leg, slopes: &[f64]) -> f64 {
+    let (copy, bandwidth) = model.precopy(leg.guest, leg.from, leg.to);
+    let slopes = (slopes[leg.from], slopes[leg.to]);
+    precopy::cost(model.guests[leg.guest].data, &copy, bandwidth, slopes)
+        + model.policy.price.migration_guest_seconds
+}
+
+/// The steps with their savings, each given the steps before it, and the hosts' loads in the end.
+pub(super) fn price(
+    model: &Model<'_>,
+    start: &[usize],
+    legs: &[Leg],
+    forced: &[Option<StepReason>],
+) -> (Vec<Step>, Vec<Load>) {
+    let mut desk = Desk::new(model, start);
+    let mut steps: Vec<Step> = Vec::with_capacity(legs.len());
+    for (at, leg) in legs.iter().enumerate() {
+        let change = desk.carry_out(leg);
+        let later = &legs[at + 1..];
+        let reason = desk.reason(leg, &change, forced[leg.guest], legs, later);
+        let mut step = desk.step(leg, &change, reason);
+        step.after = waits_for(&legs[..at], leg, &desk);
+        steps.push(step);
+    }
+    (steps, desk.loads)
+}
+
+/// Earlier steps that this one needs: its own first leg, and those that make it fit.
+fn waits_for(earlier: &[Leg], leg: &Leg, desk: &Desk<'_, '_>) -> Vec<usize> {
+    let model = desk.model;
+    let needs = model.guests[leg.guest].load.memory;
+    let full = desk.first_memory[leg.to] + needs > model.hosts[leg.to].capacity;
+    let shares_rule = |other: usize| {
+        let rules = &model.rules;
+        rules.apart_of[other]
+            .iter()
+            .any(|r| rules.apart[*r].hard && rules.apart_of[leg.guest].contains(r))
+    };
+    let needed = |e: &Leg| {
+        e.wave < leg.wave
+            && (e.guest == leg.guest || (e.from == leg.to && (full || shares_rule(e.guest))))
+    };
+    earlier
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| needed(e))
+        .map(|(at, _)| at + 1)
+        .collect()
+}
+
+/// What one leg changes, guest-seconds per second saved.
+struct Change {
+    cpu: f64,
+    memory: f64,
+    objective: f64,
+    source_loss: f64,
+    source_demand: f64,
+    source_memory: i64,
+}
+
+/// Loads while the legs are carried out in order.
+struct Desk<'m, 'a> {
+    model: &'m Model<'a>,
+    members: Vec<Vec<usize>>,
+    base: Vec<Load>,
+    loads: Vec<Load>,
+    first_slopes: Vec<f64>,
+    first_memory: Vec<i64>,
+}
+
+impl<'m, 'a> Desk<'m, 'a> {
+    fn new(model: &'m Model<'a>, start: &[usize]) -> Self {
+        let mut members = vec![Vec::new(); model.hosts.len()];
+        for (guest, &host) in start.iter().enumerate() {
+            members[host].push(guest);
+        }
+        let mut desk = Self {
+            model,
+            members,
+            base: model.base_loads(),
+            loads: vec![Load::default(); model.hosts.len()],
+            first_slopes: Vec::new(),
+            first_memory: Vec::new(),
+        };
+        (0..model.hosts.len()).for_each(|host| desk.add_up(host));
+        desk.first_slopes = cpu_slopes(model, &desk.loads);
+        desk.first_memory = desk.loads.iter().map(|l| l.memory).collect();
+        desk
+    }
+
+    fn add_up(&mut self, host: usize) {
+        let guests = &self.model.guests;
+        let sum = |load: Load, &g: &usize| load.plus(&guests[g].load);
+        self.loads[host] = self.members[host].iter().fold(self.base[host], sum);
+    }
+
+    fn pair(&self, leg: &Leg, of: impl Fn(usize, &Load) -> f64) -> f64 {
+        of(leg.from, &self.loads[leg.from]) + of(leg.to, &self.loads[leg.to])
+    }
+
+    fn carry_out(&mut self, leg: &Leg) -> Change {
+        let model = self.model;
+        let cpu = |h: usize, load: &Load| model.hosts[h].shape.cpu_loss(load);
+        let memory = |h: usize, load: &Load| model.hosts[h].shape.memory_loss(load);
+        let value = |h: usize, load: &Load| model.value(h, load);
+        let source = self.loads[leg.from];
+        let before = (
+            self.pair(leg, cpu),
+            self.pair(leg, memory),
+            self.pair(leg, value),
+        );
+        self.members[leg.from].retain(|&g| g != leg.guest);
+        if let Err(place) = self.members[leg.to].binary_search(&leg.guest) {
+            self.members[leg.to].insert(place, leg.guest);
+        }
+        self.add_up(leg.from);
+        self.add_up(leg.to);
+        Change {
+            cpu: before.0 - self.pair(leg, cpu),
+            memory: before.1 - self.pair(leg, memory),
+            objective: before.2 - self.pair(leg, value),
+            source_loss: model.hosts[leg.from].shape.loss(&source),
+            source_demand: source.demand,
+            source_memory: source.memory,
+        }
+    }
+
+    fn reason(
+        &self,
+        leg: &Leg,
+        change: &Change,
+        forced: Option<StepReason>,
+        all: &[Leg],
+        later: &[Leg],
+    ) -> StepReason {
+        if leg.detour {
+            return StepReason::MakeRoom;
+        }
+        if let Some(reason) = forced {
+            return reason;
+        }
+        let saved = change.cpu + change.memory;
+        let price = self.model.policy.price.migration_guest_seconds;
+        let pays = change.objective * self.model.payback.horizon_seconds > price;
+        let makes_room = later.iter().any(|l| l.to == leg.from)
+            || all.iter().any(|l| l.wave == leg.wave && l.to == leg.from);
+        let emptied = self.members[leg.from].is_empty() || later.iter().any(|l| l.from == leg.from);
+        let strategy = self.model.policy.strategy;
+        let by_strategy = change.objective - saved > saved;
+        if strategy == Strategy::Consolidate && ((!pays && emptied) || by_strategy) {
+            StepReason::Consolidate
+        } else if !pays && makes_room {
+            StepReason::MakeRoom
+        } else if strategy == Strategy::Spread && by_strategy {
+            StepReason::Spread
+        } else if !pays {
+            // Nothing but a soft rule makes a move worth it that saves too little.
+            StepReason::RepairRule
+        } else if change.memory > change.cpu {
+            StepReason::RelieveMemory
+        } else {
+            StepReason::RelieveCpu
+        }
+    }
+
+    fn step(&self, leg: &Leg, change: &Change, reason: StepReason) -> Step {
+        let model = self.model;
+        let guest = model.guests[leg.guest].data;
+        let (copy, bandwidth) = model.precopy(leg.guest, leg.from, leg.to);
+        let slopes = (self.first_slopes[leg.from], self.first_slopes[leg.to]);
+        Step {
+            wave: leg.wave,
+            guest: guest.name.clone(),
+            uuid: guest.uuid.clone(),
+            from: model.hosts[leg.from].data.name.clone(),
+            to: model.hosts[leg.to].data.name.clone(),
+            reason,
+            why: self.why(leg, change, reason),
+            saves_guest_seconds_per_hour: (change.cpu + change.memory) * 3600.0,
+            costs_guest_seconds: precopy::cost(guest, &copy, bandwidth, slopes),
+            price_guest_seconds: model.policy.price.migration_guest_seconds,
+            copy_seconds: copy.copy_seconds,
+            downtime_seconds: copy.downtime_seconds,
+            bytes: copy.bytes,
+            after: Vec::new(),
+        }
+    }
+
+    fn why(&self, leg: &Leg, change: &Change, reason: StepReason) -> String {
+        let from = &self.model.hosts[leg.from];
+        let name = &from.data.name;
+        match reason {
+            StepReason::RelieveCpu => format!(
+                "cpu: {name} loses {:.2} guest-seconds/s at {:.2} of {:.2} cores",
+                change.source_loss, change.source_demand, from.shape.cores
+            ),
+            StepReason::RelieveMemory => {
+                format!(
+                    "memory: {name} has {} of {} MiB allocated",
+                    change.source_memory, from.data.memory_mib
+                )
+            }
+            StepReason::Spread => format!("spread: {name} is above the fleet's mean"),
+            StepReason::Consolidate => format!("consolidate: {name} becomes empty"),
+            StepReason::Drain => format!("drain: {name} is being drained"),
+            StepReason::RepairRule => format!("rule: {}", self.broken_rules(leg)),
+            StepReason::MakeRoom => "room: another step needs it".to_owned(),
+            StepReason::Manual => "asked for".to_owned(),
+        }
+    }
+
+    /// The rules of a guest, hard ones first: those it may have been moved for.
+    fn broken_rules(&self, leg: &Leg) -> String {
+        let rules = &self.model.rules;
+        let mut names: BTreeMap<(bool, &str), ()> = BTreeMap::new();
+        for &r in &rules.apart_of[leg.guest] {
+            names.insert((!rules.apart[r].hard, &rules.apart[r].name), ());
+        }
+        for &r in &rules.together_of[leg.guest] {
+            names.insert((!rules.together[r].hard, &rules.together[r].name), ());
+        }
+        for &r in &rules.pins_of[leg.guest] {
+            names.insert((!rules.pins[r].hard, &rules.pins[r].name), ());
+        }
+        let names: Vec<&str> = names.keys().map(|&(_, name)| name).collect();
+        if names.is_empty() {
+            "max_guests_per_host".to_owned()
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+/// One migration by itself, priced.
+pub(super) fn one(model: &Model<'_>, start: &[usize], leg: &Leg, reason: StepReason) -> Step {
+    let mut desk = Desk::new(model, start);
+    let change = desk.carry_out(leg);
+    desk.step(leg, &change, reason)
+}

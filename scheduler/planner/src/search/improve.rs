@@ -1,0 +1,235 @@
+//! Moves and swaps that pay, the hottest hosts first.
+//!
+//! A unit is tried on a bounded number of hosts, those first where one more core of demand costs least:
+//! the loss is convex, so the gain of a small move is the difference of the two hosts' slopes.
+
+use super::{Candidate, State, chain};
+use crate::constants::{SAMPLES, STANDARD_ERRORS};
+use crate::num::{from_count, order_key};
+use crate::policy::Strategy;
+
+/// Hosts that a unit is tried on.
+pub(super) const TARGETS: usize = 12;
+/// Hosts that a unit is tried on in exchanges.
+const SWAP_TARGETS: usize = 6;
+
+/// Improves until nothing more pays or the budget is used up.
+pub(super) fn run(state: &mut State<'_, '_>) {
+    while !state.exhausted() {
+        moves(state);
+        if state.exhausted() || !(swaps(state) || chain::run(state)) {
+            return;
+        }
+    }
+}
+
+/// Hosts whose guests lose something, the steepest first.
+pub(super) fn sources(state: &State<'_, '_>) -> Vec<usize> {
+    let mut hosts: Vec<usize> = (0..state.model.hosts.len())
+        .filter(|&h| state.model.hosts[h].shape.present && !state.members[h].is_empty())
+        .collect();
+    hosts.sort_by_key(|&h| (u64::MAX - order_key(state.slopes[h]), h));
+    hosts
+}
+
+fn moves(state: &mut State<'_, '_>) {
+    loop {
+        let mut moved = false;
+        for host in sources(state) {
+            while let Some((unit, to)) = best_move(state, host) {
+                state.apply(unit, to);
+                moved = true;
+            }
+            if state.exhausted() {
+                return;
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+/// What at least must be gained by moving a unit, guest-seconds: its price times the payback factor,
+/// less what its present place has cost already.
+pub(super) fn least_gain(state: &State<'_, '_>, unit: usize) -> f64 {
+    let u = &state.units[unit];
+    let price = from_count(u.guests.len()) * state.model.policy.price.migration_guest_seconds;
+    let spent = if state.at[unit] == u.home {
+        0.0
+    } else {
+        state.cost(unit, state.at[unit]).unwrap_or(0.0)
+    };
+    state.model.payback.factor * (price - spent)
+}
+
+/// Upper bound of what leaving its host can bring, guest-seconds. Exact for contention: a target only
+/// loses by an arrival. Under `spread` a target below the mean gains, which the bound adds.
+pub(super) fn most_gain(state: &State<'_, '_>, unit: usize) -> f64 {
+    let from = state.at[unit];
+    let u = &state.units[unit];
+    let model = state.model;
+    let left = model.value(from, &state.loads[from].minus(&u.load));
+    let mut rate = state.values[from] - left + state.soft(unit, from);
+    if model.policy.strategy == Strategy::Spread {
+        // c·(u − ū)² falls by at most 2·d·ū at a target, and likewise for memory, which is weighed by the
+        // cores per MiB of the hosts: twice the source's are allowed for.
+        let cores_per_mib = model.hosts[from].shape.cores / model.hosts[from].shape.memory.max(1.0);
+        let memory = 2.0 * cores_per_mib * crate::num::from_mib(u.load.memory);
+        let most = u.load.demand * model.mean.0 + memory * model.mean.1;
+        rate += 2.0 * model.policy.price.balance * most;
+    }
+    model.payback.horizon_seconds * rate
+}
+
+/// The best paying move from a host.
+fn best_move(state: &mut State<'_, '_>, host: usize) -> Option<(usize, usize)> {
+    let mut best: Option<(Candidate, usize, usize)> = None;
+    for at in 0..state.members[host].len() {
+        let unit = state.members[host][at];
+        if !state.units[unit].is_free() || state.units[unit].forced.is_some() {
+            continue;
+        }
+        let floor = best.map_or(0.0, |(c, _, _)| c.score);
+        if most_gain(state, unit) - least_gain(state, unit) <= floor {
+            continue;
+        }
+        if let Some((candidate, to)) = best_target(state, unit, floor)
+            && candidate.score > floor
+        {
+            best = Some((candidate, unit, to));
+        }
+    }
+    best.map(|(_, unit, to)| (unit, to))
+}
+
+/// The best paying target of a unit with a score above `floor`.
+pub(super) fn best_target(
+    state: &mut State<'_, '_>,
+    unit: usize,
+    floor: f64,
+) -> Option<(Candidate, usize)> {
+    let least = least_gain(state, unit);
+    let horizon = state.model.payback.horizon_seconds;
+    let mut best: Option<(Candidate, usize)> = None;
+    let (mut tried, mut evaluated) = (0, 0);
+    for &(_, to) in &state.targets {
+        if tried >= TARGETS {
+            break;
+        }
+        if state.block(unit, to).is_some() {
+            continue;
+        }
+        tried += 1;
+        evaluated += 1;
+        let gain = horizon * state.gain_rate(unit, to);
+        let bar = best.map_or(floor, |(c, _)| c.score);
+        if gain - least <= bar {
+            continue;
+        }
+        if let Some(candidate) = state.judge_gain(unit, to, gain)
+            && candidate.pays()
+            && candidate.score > bar
+        {
+            best = Some((candidate, to));
+        }
+    }
+    state.evaluations += evaluated;
+    best
+}
+
+/// One exchange between two hosts, per hot host; says whether any was made.
+fn swaps(state: &mut State<'_, '_>) -> bool {
+    let mut any = false;
+    for host in sources(state) {
+        if state.exhausted() {
+            break;
+        }
+        let price =
+            2.0 * state.model.payback.factor * state.model.policy.price.migration_guest_seconds;
+        let worth = state.values[host] * state.model.payback.horizon_seconds > price;
+        if worth && state.model.hosts[host].takes && best_swap(state, host) {
+            any = true;
+        }
+    }
+    any
+}
+
+fn best_swap(state: &mut State<'_, '_>, host: usize) -> bool {
+    let targets: Vec<usize> = state
+        .targets
+        .iter()
+        .map(|&(_, t)| t)
+        .filter(|&t| t != host)
+        .take(SWAP_TARGETS)
+        .collect();
+    let mut ranked: Vec<(f64, usize, usize)> = Vec::new();
+    for a in movable(state, host) {
+        if most_gain(state, a) <= least_gain(state, a) {
+            continue;
+        }
+        for &to in &targets {
+            for b in movable(state, to) {
+                state.count();
+                if let Some(score) = swap_score(state, a, b) {
+                    ranked.push((score, a, b));
+                }
+            }
+        }
+    }
+    ranked.sort_by(|x, y| y.0.total_cmp(&x.0).then((x.1, x.2).cmp(&(y.1, y.2))));
+    // Only the best few are tried in earnest; the rest mostly fail for the same reason.
+    ranked
+        .into_iter()
+        .take(16)
+        .any(|(_, a, b)| try_swap(state, a, b))
+}
+
+pub(super) fn movable(state: &State<'_, '_>, host: usize) -> Vec<usize> {
+    let free = |u: &&usize| state.units[**u].is_free() && state.units[**u].forced.is_none();
+    state.members[host].iter().filter(free).copied().collect()
+}
+
+/// What exchanging two units brings net; `None` when it does not pay or memory forbids it.
+fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+    let model = state.model;
+    let (s, t) = (state.at[a], state.at[b]);
+    let (ua, ub) = (&state.units[a], &state.units[b]);
+    if ub.load.demand >= ua.load.demand || (ua.has_soft && ub.has_soft) {
+        return None;
+    }
+    let on_s = state.loads[s].minus(&ua.load).plus(&ub.load);
+    let on_t = state.loads[t].minus(&ub.load).plus(&ua.load);
+    if on_s.memory > model.hosts[s].open_capacity || on_t.memory > model.hosts[t].open_capacity {
+        return None;
+    }
+    let rate = state.values[s] + state.values[t] - model.value(s, &on_s) - model.value(t, &on_t)
+        + state.soft(a, s)
+        - state.soft(a, t)
+        + state.soft(b, t)
+        - state.soft(b, s);
+    let gain = model.payback.horizon_seconds * rate;
+    if gain <= least_gain(state, a) + least_gain(state, b) {
+        return None;
+    }
+    let spread = state.slopes[s] - state.slopes[t];
+    let sigma_sq = ua.load.sigma_sq + ub.load.sigma_sq;
+    let error = model.payback.horizon_seconds * spread.abs() * (sigma_sq / SAMPLES).sqrt();
+    let cost = state.cost(a, t)? - state.cost(a, s)? + state.cost(b, s)? - state.cost(b, t)?;
+    let score = gain - model.payback.factor * cost;
+    (score > 1e-6 && gain > STANDARD_ERRORS * error).then_some(score)
+}
+
+fn try_swap(state: &mut State<'_, '_>, a: usize, b: usize) -> bool {
+    let (s, t) = (state.at[a], state.at[b]);
+    state.apply(a, t);
+    if state.block(b, s).is_none() {
+        state.apply(b, s);
+        if state.holds(a) {
+            return true;
+        }
+        state.apply(b, t);
+    }
+    state.apply(a, s);
+    false
+}

@@ -1,0 +1,171 @@
+//! What plans are like, on fleets small enough to judge by eye.
+
+mod fleet;
+
+use evenkeel_planner::{BlockReason, HostState, Options, Policy, StepReason, plan};
+use fleet::{fleet, guest, host, plan_and_judge};
+
+fn lab(demands: &[(&str, &[f64])]) -> evenkeel_planner::Snapshot {
+    let hosts = demands
+        .iter()
+        .map(|(name, _)| host(name, 0.5, 512))
+        .collect();
+    let guests = demands.iter().flat_map(|(name, list)| {
+        list.iter()
+            .enumerate()
+            .map(move |(n, &d)| guest(&format!("{name}-g{n}"), name, d, 32))
+    });
+    fleet(hosts, guests.collect())
+}
+
+#[test]
+fn a_hot_host_beside_idle_ones_is_relieved() {
+    let snapshot = lab(&[("h1", &[0.3, 0.3, 0.2, 0.1]), ("h2", &[]), ("h3", &[])]);
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    assert!(!found.steps.is_empty());
+    assert!(found.loss_after < 0.75 * found.loss_before);
+    assert!(
+        found
+            .steps
+            .iter()
+            .all(|s| s.from == "h1" && s.reason == StepReason::RelieveCpu)
+    );
+}
+
+#[test]
+fn a_balanced_fleet_is_left_alone() {
+    for load in [0.1, 0.2, 0.3] {
+        let each: &[f64] = &[load, load];
+        let snapshot = lab(&[("h1", each), ("h2", each), ("h3", each)]);
+        assert_eq!(
+            plan_and_judge(&snapshot, &Policy::default()).steps,
+            vec![],
+            "{load}"
+        );
+    }
+    let uneven = lab(&[
+        ("h1", &[0.2, 0.15]),
+        ("h2", &[0.1, 0.2]),
+        ("h3", &[0.15, 0.1]),
+    ]);
+    assert_eq!(plan_and_judge(&uneven, &Policy::default()).steps, vec![]);
+}
+
+#[test]
+fn a_drain_empties_its_host() {
+    let mut snapshot = lab(&[("h1", &[0.1, 0.1]), ("h2", &[0.1]), ("h3", &[])]);
+    snapshot.hosts[0].state = HostState::Draining;
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    assert_eq!(found.steps.len(), 2);
+    assert!(found.steps.iter().all(|s| s.reason == StepReason::Drain));
+}
+
+#[test]
+fn one_unmovable_guest_does_not_stop_a_drain() {
+    let mut snapshot = lab(&[("h1", &[0.1, 0.1]), ("h2", &[0.1]), ("h3", &[])]);
+    snapshot.hosts[0].state = HostState::Draining;
+    snapshot.guests[0].movable = false;
+    snapshot.guests[0].unmovable_reason = Some("host device 0000:3b:00.0".into());
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    assert_eq!(found.steps.len(), 1);
+    let blocked = &found.blocked[0];
+    assert_eq!(
+        (blocked.guest.as_deref(), blocked.reason),
+        (Some("h1-g0"), BlockReason::Unmovable)
+    );
+    assert!(blocked.detail.contains("3b:00.0"));
+}
+
+#[test]
+fn two_full_hosts_exchange_guests_over_a_third() {
+    let policy = Policy::parse(
+        "schema = 1\n[pin.a]\nguests=[\"a\"]\nhosts=[\"h2\",\"h3\"]\nstrength=\"must\"\n\
+         [pin.b]\nguests=[\"b\"]\nhosts=[\"h1\",\"h3\"]\nstrength=\"must\"\n\
+         [pin.c]\nguests=[\"c\"]\nhosts=[\"h3\"]\nstrength=\"must\"\n",
+    )
+    .unwrap();
+    let hosts = vec![
+        host("h1", 8.0, 1000),
+        host("h2", 8.0, 1000),
+        host("h3", 8.0, 1500),
+    ];
+    let guests = vec![
+        guest("a", "h1", 0.5, 800),
+        guest("b", "h2", 0.5, 800),
+        guest("c", "h3", 0.5, 600),
+    ];
+    let found = plan_and_judge(&fleet(hosts, guests), &policy);
+    assert_eq!(found.steps.len(), 2);
+}
+
+#[test]
+fn anti_affine_guests_are_parted_and_affine_ones_move_as_one() {
+    let policy = Policy::parse(
+        "schema = 1\n[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"must\"\n\
+         [affinity.app]\nguests=[\"app-*\"]\nstrength=\"must\"\n",
+    )
+    .unwrap();
+    let hosts = vec![
+        host("h1", 8.0, 8192),
+        host("h2", 8.0, 8192),
+        host("h3", 8.0, 8192),
+    ];
+    let mut hosts = hosts;
+    hosts[2].state = HostState::Draining;
+    let guests = vec![
+        guest("db-1", "h1", 0.5, 800),
+        guest("db-2", "h1", 0.5, 800),
+        guest("app-1", "h3", 0.5, 600),
+        guest("app-2", "h3", 0.5, 600),
+    ];
+    let found = plan_and_judge(&fleet(hosts, guests), &policy);
+    let app: Vec<_> = found
+        .steps
+        .iter()
+        .filter(|s| s.guest.starts_with("app"))
+        .collect();
+    assert_eq!(
+        (app.len(), &app[0].to, app[0].wave),
+        (2, &app[1].to, app[1].wave)
+    );
+    assert!(
+        found
+            .steps
+            .iter()
+            .any(|s| s.guest.starts_with("db") && s.reason == StepReason::RepairRule)
+    );
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_in_any_order_of_the_file() {
+    let snapshot = fleet::skewed(7, 12, 10, 0.7);
+    let mut shuffled = snapshot.clone();
+    shuffled.guests.reverse();
+    shuffled.hosts.reverse();
+    let options = Options::default();
+    let policy = Policy::default();
+    let first = plan(&snapshot, &policy, &options);
+    assert!(!first.0.steps.is_empty());
+    assert_eq!(first, plan(&snapshot, &policy, &options));
+    assert_eq!(
+        first.0.to_json(),
+        plan(&shuffled, &policy, &options).0.to_json()
+    );
+}
+
+#[test]
+fn a_skewed_fleet_is_evened_out() {
+    for (hosts, load) in [(5, 0.6), (10, 0.75), (20, 0.7)] {
+        let snapshot = fleet::skewed(1, hosts, 15, load);
+        let found = plan_and_judge(&snapshot, &Policy::default());
+        println!(
+            "{hosts} hosts: {} -> {} in {} steps, imbalance {} -> {}",
+            found.loss_before,
+            found.loss_after,
+            found.steps.len(),
+            found.imbalance_before,
+            found.imbalance_after
+        );
+        assert!(found.loss_after < 0.5 * found.loss_before);
+    }
+}
