@@ -97,10 +97,10 @@ pub struct GuestCounters {
     pub memory_rss_mib: u64,
     /// In use by its own account (balloon driver with statistics), MiB.
     pub memory_used_mib: Option<u64>,
-    /// Bytes read and written by all disks.
-    pub block_bytes: u64,
-    /// Bytes received and sent by all interfaces.
-    pub net_bytes: u64,
+    /// Bytes read and written by all disks; `None`: not read this time (it is read more rarely).
+    pub block_bytes: Option<u64>,
+    /// Bytes received and sent by all interfaces; `None`: not read this time.
+    pub net_bytes: Option<u64>,
     /// Last measured dirty rate, MiB/s.
     pub dirty_rate_mib_s: Option<f64>,
     /// Whether a migration job takes it away from here now, ours or foreign.

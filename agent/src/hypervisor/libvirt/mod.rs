@@ -1,15 +1,62 @@
-//! libvirt as a [`Hypervisor`](super::Hypervisor).
+//! libvirt as a [`Hypervisor`].
+//!
+//! ```text
+//!  callers ──▶ mod (this file) ──▶ link: the session, or `Unreachable` at once
+//!                │   │   └───────▶ host: facts, traits, admission   (xml, storage: pure)
+//!                │   └───────────▶ collect: counters, with a deadline
+//!                └───────────────▶ raw: the C library
+//!  event loop thread ──▶ hub ──▶ broadcast of `HypervisorEvent`
+//! ```
+//!
+//! Two threads live as long as the adapter: one runs libvirt's event loop, one keeps the connection. It does
+//! not decide anything about guests: no retries of migrations, no cleaning up.
 
-use std::sync::Arc;
+mod collect;
+mod host;
+mod link;
+mod raw;
+mod state;
+mod storage;
+mod xml;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use evenkeel_types::{GuestId, Presence, Refusal};
 use tokio::sync::broadcast;
+use tracing::{debug, warn};
 
+use self::collect::Collector;
+use self::link::{Link, Session};
+use self::raw::{
+    Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrationParams, RawError,
+    RawEvent, RawResult, Sink,
+};
 use super::{
     GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
     JobProgress, LiveMigration,
 };
+
+/// Events kept for a slow receiver; it looks again for itself when it has missed some.
+const EVENT_CAPACITY: usize = 1024;
+/// libvirt's own allowed downtime: setting it again would be a call for nothing.
+const DEFAULT_DOWNTIME: Duration = Duration::from_millis(300);
+/// How often a copy that has just started is looked at until its downtime can be set.
+const DOWNTIME_LOOK: Duration = Duration::from_millis(50);
+/// `VIR_FROM_QEMU`
+const FROM_QEMU: i32 = 10;
+/// `virDomainEventType` and `virDomainEventSuspendedDetailType`
+const EVENT_SUSPENDED: i32 = 3;
+const SUSPENDED_MIGRATED: i32 = 1;
+
+/// `virDomainMigrateFlags`
+const LIVE: u32 = 1;
+const PEER2PEER: u32 = 1 << 1;
+const PERSIST_DEST: u32 = 1 << 3;
+const UNDEFINE_SOURCE: u32 = 1 << 4;
+const ABORT_ON_ERROR: u32 = 1 << 12;
+const AUTO_CONVERGE: u32 = 1 << 13;
 
 /// How the adapter talks to libvirt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +71,7 @@ impl Default for LibvirtConfig {
     fn default() -> Self {
         Self {
             uri: "qemu:///system".into(),
+            // The first reading after a start of libvirtd takes up to 0.8 s, for it probes QEMU.
             stats_deadline: Duration::from_secs(3),
         }
     }
@@ -46,6 +94,8 @@ pub enum StartError {
 /// A host's libvirtd.
 #[derive(Debug)]
 pub struct LibvirtHypervisor {
+    link: Arc<Link>,
+    collector: Arc<Collector>,
     events: broadcast::Sender<HypervisorEvent>,
 }
 
@@ -54,53 +104,267 @@ impl LibvirtHypervisor {
     ///
     /// # Errors
     /// When the client library or a thread does not start; not when libvirtd is down.
-    pub fn start(_config: LibvirtConfig) -> Result<Arc<Self>, StartError> {
+    pub fn start(config: LibvirtConfig) -> Result<Arc<Self>, StartError> {
+        raw::initialise().map_err(|error| StartError::Library {
+            detail: error.message,
+        })?;
+        run_event_loop()?;
+        let (link, keeper) = Link::new();
+        let collector = Arc::new(Collector::new(config.stats_deadline));
+        let events = broadcast::Sender::new(EVENT_CAPACITY);
+        let sink = hub(&link, &collector, &events);
+        let tell = {
+            let (collector, events) = (Arc::clone(&collector), events.clone());
+            move |event| {
+                collector.reconnected();
+                let _ = events.send(event);
+            }
+        };
+        let kept = Arc::clone(&link);
+        std::thread::Builder::new()
+            .name("libvirt-link".into())
+            .spawn(move || kept.keep(&config.uri, &keeper, &sink, tell))
+            .map_err(StartError::Thread)?;
         Ok(Arc::new(Self {
-            events: broadcast::Sender::new(256),
+            link,
+            collector,
+            events,
         }))
     }
 
     /// Whether the connection stands.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        false
+        self.link.is_up()
+    }
+
+    /// Runs a call on the current session and translates its failure.
+    fn call<T>(&self, call: impl FnOnce(&Session) -> RawResult<T>) -> Result<T, HypervisorError> {
+        let session = self.link.session()?;
+        call(&session).map_err(|error| self.link.failure(&session, error))
+    }
+
+    /// Runs a call on a guest that must be here.
+    fn on_guest<T>(
+        &self,
+        guest: &GuestId,
+        call: impl FnOnce(&Domain) -> RawResult<T>,
+    ) -> Result<T, HypervisorError> {
+        let answer = self.call(|session| {
+            let target = LookupTarget::Uuid(guest.as_str());
+            match session
+                .control
+                .lookup(target)?
+                .as_ref()
+                .map(call)
+                .transpose()
+            {
+                // It went away between the two calls.
+                Err(error) if error.code == ERR_NO_DOMAIN => Ok(None),
+                other => other,
+            }
+        })?;
+        answer.ok_or_else(|| HypervisorError::NoSuchGuest {
+            guest: guest.clone(),
+        })
     }
 }
 
-fn down<T>() -> Result<T, HypervisorError> {
-    Err(HypervisorError::Unreachable {
-        detail: "not connected".into(),
+impl Drop for LibvirtHypervisor {
+    fn drop(&mut self) {
+        self.link.stop();
+    }
+}
+
+/// Starts the thread that runs libvirt's event loop, once per process. It serves every connection.
+fn run_event_loop() -> Result<(), StartError> {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    static STARTING: AtomicBool = AtomicBool::new(false);
+    if STARTED.get().is_some() || STARTING.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    let turn = || {
+        let mut failing = false;
+        loop {
+            match raw::run_event_loop_once() {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing {
+                        warn!(%error, "libvirt's event loop fails");
+                        failing = true;
+                    }
+                    std::thread::sleep(raw::EVENT_LOOP_PAUSE);
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("libvirt-events".into());
+    match thread.spawn(turn) {
+        Ok(_runs_for_ever) => {
+            let _ = STARTED.set(());
+            Ok(())
+        }
+        Err(error) => {
+            STARTING.store(false, Ordering::Release);
+            Err(StartError::Thread(error))
+        }
+    }
+}
+
+/// Translates libvirt's events. Called on the event loop's thread: quick, and no calls of libvirt.
+fn hub(
+    link: &Arc<Link>,
+    collector: &Arc<Collector>,
+    events: &broadcast::Sender<HypervisorEvent>,
+) -> Sink {
+    let (link, collector, events) = (Arc::clone(link), Arc::clone(collector), events.clone());
+    Arc::new(move |event| {
+        debug!(?event, "libvirt event");
+        // No receiver is no error: nobody listens yet.
+        let tell = |event| drop(events.send(event));
+        match event {
+            RawEvent::Lifecycle {
+                guest,
+                event,
+                detail,
+            } => {
+                collector.something_changed();
+                let Ok(guest) = guest.parse::<GuestId>() else {
+                    return;
+                };
+                if (event, detail) == (EVENT_SUSPENDED, SUSPENDED_MIGRATED) {
+                    tell(HypervisorEvent::SwitchoverBegan(guest.clone()));
+                }
+                tell(HypervisorEvent::GuestChanged(guest));
+            }
+            RawEvent::Iteration { guest } => collector.may_migrate(&guest),
+            RawEvent::JobCompleted { guest, figures } => {
+                let Ok(guest) = guest.parse::<GuestId>() else {
+                    return;
+                };
+                if state::is_outgoing_migration(&figures) {
+                    tell(HypervisorEvent::JobCompleted(
+                        guest,
+                        state::completed(&figures),
+                    ));
+                }
+            }
+            RawEvent::Closed => link.look(),
+        }
+    })
+}
+
+/// Sets the allowed downtime as soon as the copy has begun: before, libvirt says yes and forgets it.
+fn set_downtime(domain: &Domain, downtime: Duration, over: &AtomicBool) {
+    while !over.load(Ordering::Acquire) {
+        let begun = domain
+            .job()
+            .is_ok_and(|(kind, f)| state::outgoing(kind, &f).is_some_and(|job| job.iteration > 0));
+        if begun {
+            if let Err(error) = domain.set_max_downtime(downtime) {
+                warn!(guest = domain.name(), %error, "the allowed downtime could not be set");
+            }
+            return;
+        }
+        std::thread::sleep(DOWNTIME_LOOK);
+    }
+}
+
+fn wrong_state() -> RawError {
+    RawError {
+        code: ERR_OPERATION_INVALID,
+        domain: FROM_QEMU,
+        message: "guest is not running".into(),
+    }
+}
+
+/// The flags of a live migration. Never OFFLINE: libvirt takes it for a running guest, moves the definition
+/// and leaves the guest without one. PERSIST_DEST would make a transient guest persistent.
+fn flags(persistent: bool, auto_converge: bool) -> u32 {
+    let mut flags = LIVE | PEER2PEER | ABORT_ON_ERROR;
+    if persistent {
+        flags |= PERSIST_DEST | UNDEFINE_SOURCE;
+    }
+    if auto_converge {
+        flags |= AUTO_CONVERGE;
+    }
+    flags
+}
+
+fn migrate(domain: &Domain, migration: &LiveMigration) -> RawResult<()> {
+    let (state, reason) = domain.state()?;
+    if state::presence(state, reason) != Presence::Running {
+        return Err(wrong_state());
+    }
+    let mut params = MigrationParams::new();
+    if let Some(uri) = &migration.migration_uri {
+        params.uri(uri)?;
+    }
+    if let Some(limit) = migration.bandwidth_limit_mib_s {
+        params.bandwidth_mib_s(limit)?;
+    }
+    let flags = flags(domain.is_persistent()?, migration.auto_converge);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if migration.downtime_limit != DEFAULT_DOWNTIME {
+            scope.spawn(|| set_downtime(domain, migration.downtime_limit, &over));
+        }
+        let result = domain.migrate(&migration.peer_uri, &params, flags);
+        over.store(true, Ordering::Release);
+        result
     })
 }
 
 impl Hypervisor for LibvirtHypervisor {
     fn host_facts(&self) -> Result<HostFacts, HypervisorError> {
-        down()
+        self.call(host::facts)
     }
+
     fn counters(&self) -> Result<Vec<GuestCounters>, HypervisorError> {
-        down()
+        self.collector.read(&self.link)
     }
-    fn traits(&self, _guest: &GuestId) -> Result<GuestTraits, HypervisorError> {
-        down()
+
+    fn traits(&self, guest: &GuestId) -> Result<GuestTraits, HypervisorError> {
+        self.call(|session| host::traits(session, guest))?
+            .ok_or_else(|| HypervisorError::NoSuchGuest {
+                guest: guest.clone(),
+            })
     }
-    fn presence(&self, _guest: &GuestId) -> Result<(Presence, Option<String>), HypervisorError> {
-        down()
+
+    fn presence(&self, guest: &GuestId) -> Result<(Presence, Option<String>), HypervisorError> {
+        let here = self.on_guest(guest, |domain| Ok((domain.state()?, domain.name())));
+        match here {
+            Ok(((state, reason), name)) => Ok((state::presence(state, reason), Some(name))),
+            Err(HypervisorError::NoSuchGuest { .. }) => Ok((Presence::Absent, None)),
+            Err(error) => Err(error),
+        }
     }
-    fn definition(&self, _guest: &GuestId) -> Result<String, HypervisorError> {
-        down()
+
+    fn definition(&self, guest: &GuestId) -> Result<String, HypervisorError> {
+        self.on_guest(guest, Domain::definition)
     }
-    fn admits(&self, _definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
-        down()
+
+    fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
+        self.call(|session| host::admits(session, definition))
     }
-    fn migrate(&self, _migration: &LiveMigration) -> Result<(), HypervisorError> {
-        down()
+
+    fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError> {
+        self.collector.may_migrate(migration.guest.as_str());
+        self.on_guest(&migration.guest, |domain| migrate(domain, migration))
     }
-    fn outgoing_job(&self, _guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
-        down()
+
+    fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
+        let (kind, figures) = self.on_guest(guest, Domain::job)?;
+        Ok(state::outgoing(kind, &figures))
     }
-    fn abort(&self, _guest: &GuestId) -> Result<(), HypervisorError> {
-        down()
+
+    fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.on_guest(guest, |domain| match domain.abort_job() {
+            Err(error) if error.code == ERR_OPERATION_INVALID => Ok(()),
+            other => other,
+        })
     }
+
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
         self.events.subscribe()
     }
