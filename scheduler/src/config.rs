@@ -84,11 +84,19 @@ fn resolve(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     if file.etcd.endpoints.is_empty() {
         return Err(loaded.fault("etcd.endpoints", "expected at least one https://host:port"));
     }
-    if let Some(plain) = file.etcd.endpoints.iter().find(|e| !e.starts_with("https://")) {
+    if let Some(plain) = file
+        .etcd
+        .endpoints
+        .iter()
+        .find(|e| !e.starts_with("https://"))
+    {
         let message = format!("{plain:?}: expected https://host:port");
         return Err(loaded.fault("etcd.endpoints", &message));
     }
-    let lease_ttl = file.election.lease_ttl.map_or(DEFAULT_LEASE_TTL, |span| span.0);
+    let lease_ttl = file
+        .election
+        .lease_ttl
+        .map_or(DEFAULT_LEASE_TTL, |span| span.0);
     if !(SHORTEST_LEASE_TTL..=LONGEST_LEASE_TTL).contains(&lease_ttl) {
         return Err(loaded.fault("election.lease_ttl", "expected 3s to 60s"));
     }
@@ -100,7 +108,10 @@ fn resolve(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         tls: file.tls.into(),
         grpc: file.listen.grpc,
         metrics: file.listen.metrics,
-        advertise: file.listen.advertise.unwrap_or_else(|| file.listen.grpc.to_string()),
+        advertise: file
+            .listen
+            .advertise
+            .unwrap_or_else(|| file.listen.grpc.to_string()),
         reflection: file.listen.reflection,
         lease_ttl,
     })

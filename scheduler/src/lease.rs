@@ -81,10 +81,19 @@ pub async fn commit(
         return Ok(());
     }
     let still_ours = response.op_responses().into_iter().any(|answer| {
-        let TxnOpResponse::Get(found) = answer else { return false };
-        found.kvs().first().is_some_and(|kv| kv.create_revision() == mandate.epoch.0)
+        let TxnOpResponse::Get(found) = answer else {
+            return false;
+        };
+        found
+            .kvs()
+            .first()
+            .is_some_and(|kv| kv.create_revision() == mandate.epoch.0)
     });
-    Err(if still_ours { CommitError::Conflict } else { CommitError::Deposed(mandate.epoch) })
+    Err(if still_ours {
+        CommitError::Conflict
+    } else {
+        CommitError::Deposed(mandate.epoch)
+    })
 }
 
 /// Campaigns for as long as the process lives.
@@ -125,8 +134,21 @@ impl Election {
     pub fn new(store: Store, keys: &Keys, info: v1::LeaderInfo, ttl: Duration) -> (Self, Standing) {
         let (mandate, standing) = watch::channel(None);
         let (report, deposed) = mpsc::channel(1);
-        let election = Self { store, name: keys.election(), info, ttl, mandate, deposed };
-        (election, Standing { mandate: standing, deposed: report })
+        let election = Self {
+            store,
+            name: keys.election(),
+            info,
+            ttl,
+            mandate,
+            deposed,
+        };
+        (
+            election,
+            Standing {
+                mandate: standing,
+                deposed: report,
+            },
+        )
     }
 
     /// Runs until `stop`; then resigns, so that a standby takes over at once.
@@ -153,7 +175,9 @@ impl Election {
 
     /// Waits for a lease, campaigns with it, and leads until it is lost.
     async fn lead_once(&mut self, lease: &mut watch::Receiver<Option<Held>>) {
-        let Ok(held) = lease.wait_for(Option::is_some).await.map(|held| *held) else { return };
+        let Ok(held) = lease.wait_for(Option::is_some).await.map(|held| *held) else {
+            return;
+        };
         let Some(held) = held else { return };
         let won = tokio::select! {
             won = self.campaign(held.id) => won,
@@ -189,9 +213,15 @@ impl Election {
     ) {
         loop {
             let held = *lease.borrow_and_update();
-            let Some(held) = held.filter(|held| held.id == id) else { return };
+            let Some(held) = held.filter(|held| held.id == id) else {
+                return;
+            };
             let valid_until = held.renewed + self.ttl.saturating_sub(SAFETY_MARGIN);
-            self.mandate.send_replace(Some(Mandate { epoch, key: key.to_owned(), valid_until }));
+            self.mandate.send_replace(Some(Mandate {
+                epoch,
+                key: key.to_owned(),
+                valid_until,
+            }));
             tokio::select! {
                 changed = lease.changed() => {
                     if changed.is_err() {
@@ -211,5 +241,9 @@ impl Election {
 /// Resolves when the lease `id` is no longer the current one.
 async fn lost(lease: &mut watch::Receiver<Option<Held>>, id: i64) {
     // An error means that the keeper is gone, and the lease with it.
-    drop(lease.wait_for(|held| held.is_none_or(|held| held.id != id)).await);
+    drop(
+        lease
+            .wait_for(|held| held.is_none_or(|held| held.id != id))
+            .await,
+    );
 }

@@ -61,7 +61,12 @@ impl Maker<'_> {
         Ok(metric)
     }
 
-    fn gauges(&self, name: &str, help: &str, by: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        by: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
         let metric = IntGaugeVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
@@ -118,9 +123,14 @@ impl Metrics {
         let phases = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
         let metrics = Self {
             leader: make.gauge("scheduler_leader", "1 on the replica that leads.")?,
-            transitions: make
-                .counter("scheduler_leader_transitions_total", "Times this replica took the lead.")?,
-            epoch: make.gauge("scheduler_epoch", "Epoch of this replica's leadership; 0: none.")?,
+            transitions: make.counter(
+                "scheduler_leader_transitions_total",
+                "Times this replica took the lead.",
+            )?,
+            epoch: make.gauge(
+                "scheduler_epoch",
+                "Epoch of this replica's leadership; 0: none.",
+            )?,
             cycle_seconds: make.histogram(
                 "scheduler_cycle_duration_seconds",
                 "Time of a planning cycle, by phase.",
@@ -150,7 +160,11 @@ impl Metrics {
             host_state: make.gauges("host_state", "State of a host.", &["host", "state"])?,
             mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
             policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
-            hold: make.gauges("scheduler_hold", "1: holds automatic moves back.", &["reason"])?,
+            hold: make.gauges(
+                "scheduler_hold",
+                "1: holds automatic moves back.",
+                &["reason"],
+            )?,
             plan_moves: make.gauge("plan_moves", "Moves in the newest plan.")?,
             moves_rejected: make.counters(
                 "moves_rejected_total",
@@ -158,8 +172,10 @@ impl Metrics {
                 &["reason"],
             )?,
             migrations_running: make.gauge("migrations_running", "Migrations under way.")?,
-            migrations_running_limit: make
-                .gauge("migrations_running_limit", "Most migrations the policy allows at a time.")?,
+            migrations_running_limit: make.gauge(
+                "migrations_running_limit",
+                "Most migrations the policy allows at a time.",
+            )?,
             migrations_unknown: make.gauge("migrations_unknown", UNKNOWN_HELP)?,
             migrations: make.counters(
                 "migrations_total",
@@ -196,8 +212,10 @@ impl Metrics {
                 &["phase", "reason"],
             )?,
             etcd_up: make.gauge("scheduler_etcd_up", "1: etcd answered last time.")?,
-            malformed: make
-                .gauge("scheduler_malformed_values", "Values in etcd that are not used.")?,
+            malformed: make.gauge(
+                "scheduler_malformed_values",
+                "Values in etcd that are not used.",
+            )?,
         };
         metrics.start_at_zero();
         Ok(metrics)
@@ -210,7 +228,9 @@ impl Metrics {
         }
         for trigger in ["balance", "repair", "drain", "manual"] {
             for result in ["done", "failed", "refused", "cancelled"] {
-                self.migrations.with_label_values(&[trigger, result]).inc_by(0);
+                self.migrations
+                    .with_label_values(&[trigger, result])
+                    .inc_by(0);
             }
         }
         for outcome in ["idle", "moves", "held", "failed"] {
@@ -235,12 +255,19 @@ impl Metrics {
 
     /// The fleet as assessed.
     pub fn assessment(&self, assessment: &Assessment) {
-        self.fleet_loss.with_label_values(&["now"]).set(assessment.loss.total);
+        self.fleet_loss
+            .with_label_values(&["now"])
+            .set(assessment.loss.total);
         self.host_loss.reset();
         self.host_utilisation.reset();
         for host in &assessment.loss.per_host {
-            self.host_loss.with_label_values(&[&host.name]).set(host.loss);
-            let ratio = |resource| self.host_utilisation.with_label_values(&[host.name.as_str(), resource]);
+            self.host_loss
+                .with_label_values(&[&host.name])
+                .set(host.loss);
+            let ratio = |resource| {
+                self.host_utilisation
+                    .with_label_values(&[host.name.as_str(), resource])
+            };
             ratio("cpu").set(host.cpu_utilisation);
             ratio("memory").set(host.memory_utilisation);
         }
@@ -248,22 +275,30 @@ impl Metrics {
         for host in &assessment.snapshot.hosts {
             for state in ["active", "cordoned", "draining", "absent"] {
                 let is = i64::from(host.state.as_str() == state);
-                self.host_state.with_label_values(&[host.name.as_str(), state]).set(is);
+                self.host_state
+                    .with_label_values(&[host.name.as_str(), state])
+                    .set(is);
             }
         }
         let held: BTreeSet<&str> = assessment.holds.iter().map(Hold::as_str).collect();
         for name in Hold::NAMES {
-            self.hold.with_label_values(&[name]).set(i64::from(held.contains(name)));
+            self.hold
+                .with_label_values(&[name])
+                .set(i64::from(held.contains(name)));
         }
     }
 
     /// What governs.
     pub fn policy(&self, mode: Mode, revision: u64, running_limit: u32) {
         for known in [Mode::Observe, Mode::Automatic, Mode::Off] {
-            self.mode.with_label_values(&[known.as_str()]).set(i64::from(known == mode));
+            self.mode
+                .with_label_values(&[known.as_str()])
+                .set(i64::from(known == mode));
         }
         self.policy_info.reset();
-        self.policy_info.with_label_values(&[&revision.to_string()]).set(1);
+        self.policy_info
+            .with_label_values(&[&revision.to_string()])
+            .set(1);
         self.migrations_running_limit.set(i64::from(running_limit));
     }
 
@@ -277,15 +312,20 @@ impl Metrics {
 
     /// A cycle's plan.
     pub fn plan(&self, moves: usize, loss_after: f64) {
-        self.plan_moves.set(i64::try_from(moves).unwrap_or(i64::MAX));
-        self.fleet_loss.with_label_values(&["planned"]).set(loss_after);
+        self.plan_moves
+            .set(i64::try_from(moves).unwrap_or(i64::MAX));
+        self.fleet_loss
+            .with_label_values(&["planned"])
+            .set(loss_after);
     }
 
     /// A cycle that ended.
     pub fn cycle(&self, outcome: &str, phases: &[(&str, f64)], ended_seconds: f64) {
         self.cycles.with_label_values(&[outcome]).inc();
         for (phase, seconds) in phases {
-            self.cycle_seconds.with_label_values(&[phase]).observe(*seconds);
+            self.cycle_seconds
+                .with_label_values(&[phase])
+                .observe(*seconds);
         }
         self.last_cycle.set(ended_seconds);
     }
@@ -300,15 +340,28 @@ impl Metrics {
         let order = journal.order.clone().unwrap_or_default();
         let state = journal.state.clone().unwrap_or_default();
         let result = result_of(state.phase());
-        self.migrations.with_label_values(&[order.trigger.as_str(), result]).inc();
+        self.migrations
+            .with_label_values(&[order.trigger.as_str(), result])
+            .inc();
         if matches!(result, "failed" | "refused") {
-            let phase = if result == "refused" { "prepare" } else { "copy" };
-            self.failures.with_label_values(&[phase, state.reason.as_str()]).inc();
+            let phase = if result == "refused" {
+                "prepare"
+            } else {
+                "copy"
+            };
+            self.failures
+                .with_label_values(&[phase, state.reason.as_str()])
+                .inc();
         }
         let took = ms_to_seconds(journal.ended_at_ms - journal.started_at_ms);
-        self.migration_duration.with_label_values(&[result]).observe(took);
+        self.migration_duration
+            .with_label_values(&[result])
+            .observe(took);
         if result == "done" {
-            self.completed(&journal.progress.unwrap_or_default(), &order.prediction.unwrap_or_default());
+            self.completed(
+                &journal.progress.unwrap_or_default(),
+                &order.prediction.unwrap_or_default(),
+            );
         }
     }
 
@@ -317,7 +370,9 @@ impl Metrics {
         let downtime = ms_to_seconds(i64::try_from(progress.downtime_ms).unwrap_or(i64::MAX));
         let copy = ms_to_seconds(i64::try_from(progress.elapsed_ms).unwrap_or(i64::MAX));
         let bytes = big(progress.transferred_bytes);
-        self.migration_downtime.with_label_values(&none).observe(downtime);
+        self.migration_downtime
+            .with_label_values(&none)
+            .observe(downtime);
         self.migration_bytes.with_label_values(&none).observe(bytes);
         let pairs = [
             ("copy_seconds", copy, predicted.copy_seconds),
@@ -326,7 +381,9 @@ impl Metrics {
         ];
         for (quantity, measured, predicted) in pairs {
             if predicted > 0.0 && measured > 0.0 {
-                self.prediction_error.with_label_values(&[quantity]).observe(measured / predicted);
+                self.prediction_error
+                    .with_label_values(&[quantity])
+                    .observe(measured / predicted);
             }
         }
     }

@@ -44,14 +44,19 @@ pub fn allows(access: Access, role: Role) -> bool {
 /// `Unauthenticated` or `PermissionDenied`.
 pub fn authorise<T>(method: &str, request: &Request<T>) -> Result<Identity, Status> {
     let caller = of_request(request)?;
-    let access = METHODS.iter().find(|(name, _)| *name == method).map(|(_, access)| *access);
+    let access = METHODS
+        .iter()
+        .find(|(name, _)| *name == method)
+        .map(|(_, access)| *access);
     let allowed = access.is_some_and(|access| allows(access, caller.role));
     if allowed {
         return Ok(caller);
     }
     let peer = of_peer(request)?;
     tracing::warn!(method, %caller, %peer, "refused: not permitted");
-    Err(Status::permission_denied(format!("{caller} may not call {method}")))
+    Err(Status::permission_denied(format!(
+        "{caller} may not call {method}"
+    )))
 }
 
 #[cfg(test)]
@@ -66,7 +71,10 @@ mod tests {
             assert!(text.contains(method), "{method} is not in the descriptors");
         }
         let proto = include_str!("../../../proto/proto/evenkeel/v1/scheduler.proto");
-        let declared = proto.lines().filter(|line| line.trim_start().starts_with("rpc ")).count();
+        let declared = proto
+            .lines()
+            .filter(|line| line.trim_start().starts_with("rpc "))
+            .count();
         assert_eq!(declared, METHODS.len());
     }
 
@@ -75,9 +83,17 @@ mod tests {
         for (method, access) in METHODS {
             assert!(allows(access, Role::Operator), "{method}");
             assert!(!allows(access, Role::Agent), "{method}");
-            assert_eq!(allows(access, Role::Viewer), access == Access::Read, "{method}");
+            assert_eq!(
+                allows(access, Role::Viewer),
+                access == Access::Read,
+                "{method}"
+            );
             // A scheduler changes nothing on its own behalf: only for an operator it names.
-            assert_eq!(allows(access, Role::Scheduler), access == Access::Read, "{method}");
+            assert_eq!(
+                allows(access, Role::Scheduler),
+                access == Access::Read,
+                "{method}"
+            );
         }
     }
 }

@@ -58,14 +58,22 @@ impl Api {
         &self,
         question: impl FnOnce(&Controller) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.handle.read(question).await.map_err(|e: NoAnswer| Status::unavailable(e.to_string()))
+        self.handle
+            .read(question)
+            .await
+            .map_err(|e: NoAnswer| Status::unavailable(e.to_string()))
     }
 
     /// Where a write goes: here if we lead, else to the leader unless it has been forwarded already.
     async fn route<T>(&self, request: &Request<T>) -> Result<Route, Status> {
         let forwarded = request.metadata().contains_key(ON_BEHALF_OF);
         let leader = self
-            .read(|c| (c.mandate().is_some(), c.fleet().leader().map(|(_, info)| info.clone())))
+            .read(|c| {
+                (
+                    c.mandate().is_some(),
+                    c.fleet().leader().map(|(_, info)| info.clone()),
+                )
+            })
             .await?;
         match leader {
             (true, _) => Ok(Route::Here),
@@ -74,7 +82,9 @@ impl Api {
                     .tls
                     .channel(&info.address, &info.name)
                     .map_err(|e| Status::unavailable(format!("leader {}: {e}", info.name)))?;
-                Ok(Route::Leader(Box::new(SchedulerServiceClient::new(channel))))
+                Ok(Route::Leader(Box::new(SchedulerServiceClient::new(
+                    channel,
+                ))))
             }
             (false, Some(_)) => Err(Status::unavailable("the leader is changing")),
             (false, None) => Err(Status::unavailable("there is no leader")),
@@ -116,11 +126,16 @@ macro_rules! write_method {
             Route::Here => {
                 let message = $request.into_inner();
                 let by = caller.to_string();
-                let written = $self.handle.write(|reply| $variant(message, by, reply)).await;
+                let written = $self
+                    .handle
+                    .write(|reply| $variant(message, by, reply))
+                    .await;
                 written.map(Response::new).map_err(status_of)
             }
             Route::Leader(mut leader) => {
-                leader.$method(on_behalf($request.into_inner(), &caller)?).await
+                leader
+                    .$method(on_behalf($request.into_inner(), &caller)?)
+                    .await
             }
         }
     }};
@@ -158,12 +173,13 @@ impl SchedulerService for Api {
     ) -> Result<Response<v1::ListMigrationsReply>, Status> {
         authorise("ListMigrations", &request)?;
         let open_only = request.into_inner().open_only;
-        self.read(move |c| views::migrations(c, open_only)).await.map(Response::new)
+        self.read(move |c| views::migrations(c, open_only))
+            .await
+            .map(Response::new)
     }
 
-    type WatchMigrationStream = Pin<
-        Box<dyn tokio_stream::Stream<Item = Result<v1::Migration, Status>> + Send + 'static>,
-    >;
+    type WatchMigrationStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::Migration, Status>> + Send + 'static>>;
 
     async fn watch_migration(
         &self,
@@ -200,9 +216,14 @@ impl SchedulerService for Api {
             ..Options::default()
         };
         let made = tokio::task::spawn_blocking(move || plan(&snapshot, &policy, &options).0);
-        let plan = made.await.map_err(|e| Status::internal(format!("planning failed: {e}")))?;
+        let plan = made
+            .await
+            .map_err(|e| Status::internal(format!("planning failed: {e}")))?;
         let json = plan.to_json().into_bytes();
-        Ok(Response::new(v1::Document { schema: plan.schema, json }))
+        Ok(Response::new(v1::Document {
+            schema: plan.schema,
+            json,
+        }))
     }
 
     async fn get_snapshot(
@@ -212,7 +233,10 @@ impl SchedulerService for Api {
         authorise("GetSnapshot", &request)?;
         let snapshot = self.read(|c| c.assessment().snapshot.clone()).await?;
         let json = snapshot.to_json().into_bytes();
-        Ok(Response::new(v1::Document { schema: snapshot.schema, json }))
+        Ok(Response::new(v1::Document {
+            schema: snapshot.schema,
+            json,
+        }))
     }
 
     async fn set_mode(
@@ -247,14 +271,26 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::CancelMigrationRequest>,
     ) -> Result<Response<v1::CancelMigrationReply>, Status> {
-        write_method!(self, request, "CancelMigration", cancel_migration, Write::Cancel)
+        write_method!(
+            self,
+            request,
+            "CancelMigration",
+            cancel_migration,
+            Write::Cancel
+        )
     }
 
     async fn apply_policy(
         &self,
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyReply>, Status> {
-        write_method!(self, request, "ApplyPolicy", apply_policy, Write::ApplyPolicy)
+        write_method!(
+            self,
+            request,
+            "ApplyPolicy",
+            apply_policy,
+            Write::ApplyPolicy
+        )
     }
 }
 
@@ -265,7 +301,10 @@ async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migrati
     loop {
         tick.tick().await;
         let prefix = id.clone();
-        let found = match handle.read(move |c| views::migration_by_prefix(c, &prefix)).await {
+        let found = match handle
+            .read(move |c| views::migration_by_prefix(c, &prefix))
+            .await
+        {
             Ok(found) => found,
             Err(error) => Err(Status::unavailable(error.to_string())),
         };

@@ -16,14 +16,24 @@ use crate::observe::{Fleet, GuestReading, OrderEntry, RunState};
 pub fn status(c: &Controller) -> v1::Status {
     let (fleet, assessment) = (c.fleet(), c.assessment());
     let leader = fleet.leader();
-    let absent = fleet.hosts.keys().filter(|host| !fleet.reports.contains_key(*host)).count();
-    let libvirt_down = fleet.reports.values().filter(|report| !report.libvirt_up).count();
+    let absent = fleet
+        .hosts
+        .keys()
+        .filter(|host| !fleet.reports.contains_key(*host))
+        .count();
+    let libvirt_down = fleet
+        .reports
+        .values()
+        .filter(|report| !report.libvirt_up)
+        .count();
     let plan = c.planned().map(|planned| &planned.plan);
     v1::Status {
         cluster: c.cluster().to_string(),
         replica: c.name().to_string(),
         is_leader: c.mandate().is_some(),
-        leader: leader.map(|(_, info)| info.name.clone()).unwrap_or_default(),
+        leader: leader
+            .map(|(_, info)| info.name.clone())
+            .unwrap_or_default(),
         epoch: leader.map_or(0, |(epoch, _)| epoch),
         mode: c.active().policy().mode.as_str().to_owned(),
         policy_revision: c.active().revision(),
@@ -48,14 +58,24 @@ pub fn status(c: &Controller) -> v1::Status {
 /// `evenkeel hosts`
 #[must_use]
 pub fn hosts(c: &Controller) -> v1::ListHostsReply {
-    let losses: BTreeMap<&str, _> =
-        c.assessment().loss.per_host.iter().map(|host| (host.name.as_str(), host)).collect();
+    let losses: BTreeMap<&str, _> = c
+        .assessment()
+        .loss
+        .per_host
+        .iter()
+        .map(|host| (host.name.as_str(), host))
+        .collect();
     let hosts = c.assessment().snapshot.hosts.iter().filter_map(|host| {
         let name: HostName = host.name.parse().ok()?;
         let report = c.fleet().reports.get(&name);
         let facts = c.fleet().hosts.get(&name)?;
         let loss = losses.get(host.name.as_str());
-        let here = c.assessment().snapshot.guests.iter().filter(|g| g.host == host.name);
+        let here = c
+            .assessment()
+            .snapshot
+            .guests
+            .iter()
+            .filter(|g| g.host == host.name);
         let allocated = here.filter(|g| holds_memory(g)).map(|g| g.memory_mib).sum();
         Some(v1::HostView {
             name: host.name.clone(),
@@ -79,7 +99,9 @@ pub fn hosts(c: &Controller) -> v1::ListHostsReply {
             troubles: report.map(|r| r.troubles.clone()).unwrap_or_default(),
         })
     });
-    v1::ListHostsReply { hosts: hosts.collect() }
+    v1::ListHostsReply {
+        hosts: hosts.collect(),
+    }
 }
 
 /// A host whose agent reports but whose data cannot be used is shown as it is known, not as silent.
@@ -99,7 +121,11 @@ fn holds_memory(guest: &Guest) -> bool {
 pub fn guests(c: &Controller) -> v1::ListGuestsReply {
     let mut readings: BTreeMap<(&str, &str), &GuestReading> = BTreeMap::new();
     for (host, report) in &c.fleet().reports {
-        for reading in report.guests.iter().filter(|g| g.state != RunState::Incoming) {
+        for reading in report
+            .guests
+            .iter()
+            .filter(|g| g.state != RunState::Incoming)
+        {
             readings.insert((host.as_str(), reading.id.as_str()), reading);
         }
     }
@@ -126,10 +152,16 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
             dirty_rate_mib_s: guest.dirty_rate_mib_s,
             unmovable_reason: guest.unmovable_reason.clone().unwrap_or_default(),
             cooldown_until_ms: guest.cooldown_until.map_or(0, |at| at.as_millisecond()),
-            migrating_to: targets.get(guest.name.as_str()).copied().unwrap_or("").to_owned(),
+            migrating_to: targets
+                .get(guest.name.as_str())
+                .copied()
+                .unwrap_or("")
+                .to_owned(),
         }
     });
-    v1::ListGuestsReply { guests: guests.collect() }
+    v1::ListGuestsReply {
+        guests: guests.collect(),
+    }
 }
 
 /// `evenkeel migrations`: open ones and what the guests' records remember, newest last.
@@ -149,11 +181,16 @@ pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
 /// `NotFound`, or `InvalidArgument` when several begin so.
 pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration, Status> {
     let all = all_migrations(c.fleet());
-    let mut found = all.into_iter().filter(|(id, _)| id.starts_with(prefix)).map(|(_, m)| m);
+    let mut found = all
+        .into_iter()
+        .filter(|(id, _)| id.starts_with(prefix))
+        .map(|(_, m)| m);
     match (found.next(), found.next()) {
         (Some(migration), None) => Ok(migration),
         (Some(_), Some(_)) => Err(Status::invalid_argument(format!("{prefix:?} is ambiguous"))),
-        (None, _) => Err(Status::not_found(format!("there is no migration {prefix:?}"))),
+        (None, _) => Err(Status::not_found(format!(
+            "there is no migration {prefix:?}"
+        ))),
     }
 }
 

@@ -23,7 +23,9 @@ impl Controller {
             self.parts.metrics.cycle("failed", &[], seconds_now());
             return;
         };
-        let Some(mandate) = self.parts.standing.mandate() else { return };
+        let Some(mandate) = self.parts.standing.mandate() else {
+            return;
+        };
         let started = Instant::now();
         let now_ms = unix_ms();
         self.look_again(now_ms);
@@ -52,11 +54,17 @@ impl Controller {
             (false, true) => "held",
             (false, false) => "moves",
         };
-        let phases =
-            [("plan", planning.as_secs_f64()), ("order", started.elapsed().as_secs_f64())];
+        let phases = [
+            ("plan", planning.as_secs_f64()),
+            ("order", started.elapsed().as_secs_f64()),
+        ];
         self.parts.metrics.cycle(outcome, &phases, seconds_now());
         self.last_cycle_ms = now_ms;
-        self.planned = Some(Planned { plan, report, choice });
+        self.planned = Some(Planned {
+            plan,
+            report,
+            choice,
+        });
     }
 
     /// A step that only waits for time to pass gets its cycle when that time is over.
@@ -74,8 +82,11 @@ impl Controller {
         if plan.steps.is_empty() {
             return;
         }
-        let postponed: Vec<String> =
-            choice.postponed.iter().map(|(step, why)| format!("{}: {why}", step.guest)).collect();
+        let postponed: Vec<String> = choice
+            .postponed
+            .iter()
+            .map(|(step, why)| format!("{}: {why}", step.guest))
+            .collect();
         tracing::info!(
             plan = plan.id,
             loss = plan.loss_before,
@@ -96,7 +107,11 @@ impl Controller {
         cause: &Cause,
     ) -> Result<v1::Order, CommitError> {
         let guest = self.assessment.guests.get(&step.guest).cloned();
-        let memory = self.assessment.snapshot.guest(&step.guest).map(|g| g.memory_mib);
+        let memory = self
+            .assessment
+            .snapshot
+            .guest(&step.guest)
+            .map(|g| g.memory_mib);
         let (Some(guest), Some(memory)) = (guest, memory) else {
             return Err(CommitError::Conflict);
         };
@@ -124,9 +139,15 @@ impl Controller {
     pub(super) async fn look_after_orders(&mut self, mandate: &Mandate, now_ms: i64) {
         let guests: Vec<GuestId> = self.fleet.orders.keys().cloned().collect();
         for guest in guests {
-            let Some(entry) = self.fleet.orders.get(&guest).cloned() else { continue };
+            let Some(entry) = self.fleet.orders.get(&guest).cloned() else {
+                continue;
+            };
             let journal = self.fleet.journal_of(&entry);
-            let delivered = self.deliveries.get(&entry.order.id).copied().unwrap_or_default();
+            let delivered = self
+                .deliveries
+                .get(&entry.order.id)
+                .copied()
+                .unwrap_or_default();
             match reconcile(&entry, journal, mandate.epoch, delivered, now_ms) {
                 OrderAction::Wait => {}
                 OrderAction::Deliver => self.deliver(mandate, &entry),
@@ -186,8 +207,15 @@ impl Controller {
     }
 
     async fn settle(&mut self, mandate: &Mandate, entry: &OrderEntry, now_ms: i64) {
-        let Some(journal) = self.fleet.journal_of(entry) else { return };
-        let look = Look { fleet: &self.fleet, entry, policy: self.active.policy(), now_ms };
+        let Some(journal) = self.fleet.journal_of(entry) else {
+            return;
+        };
+        let look = Look {
+            fleet: &self.fleet,
+            entry,
+            policy: self.active.policy(),
+            now_ms,
+        };
         let settled = self.orders.settle(mandate, look, journal).await;
         self.note_settled(mandate, entry, settled);
     }
@@ -199,9 +227,17 @@ impl Controller {
         refusal: Refusal,
         now_ms: i64,
     ) {
-        let look = Look { fleet: &self.fleet, entry, policy: self.active.policy(), now_ms };
+        let look = Look {
+            fleet: &self.fleet,
+            entry,
+            policy: self.active.policy(),
+            now_ms,
+        };
         let outcome = Outcome::Refused(refusal);
-        let withdrawn = self.orders.withdraw(mandate, look, outcome, "no agent took it up").await;
+        let withdrawn = self
+            .orders
+            .withdraw(mandate, look, outcome, "no agent took it up")
+            .await;
         self.note_settled(mandate, entry, withdrawn);
     }
 

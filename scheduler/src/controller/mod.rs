@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 pub use write::{Reply, Write, WriteError};
 
 use crate::core::{ActivePolicy, Assessment, Choice, Core};
+use crate::execute::orders::Orders;
 use crate::execute::reconcile::Delivered;
 use crate::execute::{Agents, Delivery};
-use crate::execute::orders::Orders;
 use crate::lease::{Mandate, Standing};
 use crate::metrics::Metrics;
 use crate::observe::{Fleet, Touched};
@@ -82,7 +82,9 @@ impl Handle {
         make: impl FnOnce(Reply<T>) -> Write,
     ) -> Result<T, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Write(make(reply)), answer).await.map_err(|_| WriteError::NoAnswer)?
+        self.ask(Ask::Write(make(reply)), answer)
+            .await
+            .map_err(|_| WriteError::NoAnswer)?
     }
 
     async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, NoAnswer> {
@@ -90,7 +92,9 @@ impl Handle {
             self.asks.send(ask).await.map_err(|_| NoAnswer)?;
             answer.await.map_err(|_| NoAnswer)
         };
-        tokio::time::timeout(ANSWER_DEADLINE, asked).await.unwrap_or(Err(NoAnswer))
+        tokio::time::timeout(ANSWER_DEADLINE, asked)
+            .await
+            .unwrap_or(Err(NoAnswer))
     }
 }
 
@@ -139,7 +143,10 @@ pub struct Controller {
     planned: Option<Planned>,
     planning: Option<Planning>,
     deliveries: BTreeMap<OrderId, Delivered>,
-    delivered: (mpsc::Sender<(OrderId, Delivery)>, mpsc::Receiver<(OrderId, Delivery)>),
+    delivered: (
+        mpsc::Sender<(OrderId, Delivery)>,
+        mpsc::Receiver<(OrderId, Delivery)>,
+    ),
     /// Epoch of the mandate we acted under last.
     led_epoch: Option<i64>,
     next_cycle_ms: i64,
@@ -149,7 +156,9 @@ pub struct Controller {
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller").field("name", &self.parts.name).finish_non_exhaustive()
+        f.debug_struct("Controller")
+            .field("name", &self.parts.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -258,7 +267,11 @@ impl Controller {
         }
         let metrics = &self.parts.metrics;
         metrics.assessment(&self.assessment);
-        metrics.policy(policy.mode, self.active.revision(), policy.limits.migrations_per_cluster);
+        metrics.policy(
+            policy.mode,
+            self.active.revision(),
+            policy.limits.migrations_per_cluster,
+        );
         metrics.etcd(*self.parts.store.health().borrow());
         let open = self.fleet.open_migrations().len();
         metrics.running(open, self.unknown_migrations(), self.fleet.malformed.len());
@@ -283,10 +296,19 @@ impl Controller {
         if self.led_epoch.is_none() {
             return;
         }
-        let names: Vec<String> =
-            self.assessment.holds.iter().map(|hold| hold.as_str().to_owned()).collect();
+        let names: Vec<String> = self
+            .assessment
+            .holds
+            .iter()
+            .map(|hold| hold.as_str().to_owned())
+            .collect();
         if names != self.holds_said {
-            let why: Vec<String> = self.assessment.holds.iter().map(ToString::to_string).collect();
+            let why: Vec<String> = self
+                .assessment
+                .holds
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             tracing::info!(holds = why.join("; "), "what holds automatic moves back");
             self.holds_said = names;
         }
@@ -295,10 +317,16 @@ impl Controller {
     fn start_planning(&mut self, now_ms: i64) {
         let cycle = self.active.policy().control.cycle;
         self.next_cycle_ms = now_ms + i64::try_from(cycle.as_millis()).unwrap_or(i64::MAX / 4);
-        let (snapshot, policy) = (self.assessment.snapshot.clone(), self.active.policy().clone());
+        let (snapshot, policy) = (
+            self.assessment.snapshot.clone(),
+            self.active.policy().clone(),
+        );
         self.planning = Some(tokio::task::spawn_blocking(move || {
             let started = Instant::now();
-            let options = Options { seed: SEED, ..Options::default() };
+            let options = Options {
+                seed: SEED,
+                ..Options::default()
+            };
             let (plan, report) = plan(&snapshot, &policy, &options);
             (plan, report, started.elapsed())
         }));
@@ -370,16 +398,25 @@ impl Controller {
     #[must_use]
     pub fn unknown_migrations(&self) -> usize {
         let unknown = |m: &v1::Journal| {
-            m.state.as_ref().is_some_and(|s| s.phase() == v1::MigrationPhase::Unknown)
+            m.state
+                .as_ref()
+                .is_some_and(|s| s.phase() == v1::MigrationPhase::Unknown)
         };
-        self.fleet.journals.values().filter(|j| unknown(&j.message)).count()
+        self.fleet
+            .journals
+            .values()
+            .filter(|j| unknown(&j.message))
+            .count()
     }
 }
 
 /// Resolves when the plan that is being made is there; never while none is.
 async fn made(planning: &mut Option<Planning>) -> Option<(Plan, PlanReport, Duration)> {
-    let Some(running) = planning.as_mut() else { return std::future::pending().await };
+    let Some(running) = planning.as_mut() else {
+        return std::future::pending().await;
+    };
     let made = running.await;
     *planning = None;
-    made.map_err(|error| tracing::error!(%error, "planning ended abnormally")).ok()
+    made.map_err(|error| tracing::error!(%error, "planning ended abnormally"))
+        .ok()
 }

@@ -28,9 +28,17 @@ pub enum Write {
     /// Resume.
     Resume(v1::ResumeRequest, String, Reply<v1::ResumeReply>),
     /// A move by hand.
-    Migrate(v1::OperatorMigrateRequest, String, Reply<v1::OperatorMigrateReply>),
+    Migrate(
+        v1::OperatorMigrateRequest,
+        String,
+        Reply<v1::OperatorMigrateReply>,
+    ),
     /// Abort a migration.
-    Cancel(v1::CancelMigrationRequest, String, Reply<v1::CancelMigrationReply>),
+    Cancel(
+        v1::CancelMigrationRequest,
+        String,
+        Reply<v1::CancelMigrationReply>,
+    ),
     /// A new policy.
     ApplyPolicy(v1::ApplyPolicyRequest, String, Reply<v1::ApplyPolicyReply>),
 }
@@ -83,7 +91,11 @@ fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
 
 impl Controller {
     pub(super) async fn write(&mut self, write: Write) {
-        let mandate = self.parts.standing.mandate().filter(|_| self.fleet.complete);
+        let mandate = self
+            .parts
+            .standing
+            .mandate()
+            .filter(|_| self.fleet.complete);
         let mandate = mandate.ok_or(WriteError::NotLeader);
         match write {
             Write::SetMode(request, by, reply) => {
@@ -113,19 +125,33 @@ impl Controller {
     ) -> Result<v1::SetModeReply, WriteError> {
         let mandate = mandate?;
         let mode: Mode = request.mode.parse().map_err(|_| {
-            WriteError::Invalid(format!("{:?}: expected off, observe or automatic", request.mode))
+            WriteError::Invalid(format!(
+                "{:?}: expected off, observe or automatic",
+                request.mode
+            ))
         })?;
         if let Some(fault) = self.active.fault() {
-            return Err(WriteError::Refused(format!("mend the policy first: {fault}")));
+            return Err(WriteError::Refused(format!(
+                "mend the policy first: {fault}"
+            )));
         }
         let previous = self.active.policy().mode.as_str().to_owned();
         let text = Policy::with_mode(self.active.text(), mode);
         let record = self.next_policy(text, request.reason, by);
         if !request.dry_run {
             self.put_policy(&mandate, &record).await?;
-            tracing::info!(by, mode = mode.as_str(), previous, reason = record.reason, "mode set");
+            tracing::info!(
+                by,
+                mode = mode.as_str(),
+                previous,
+                reason = record.reason,
+                "mode set"
+            );
         }
-        Ok(v1::SetModeReply { previous, policy_revision: record.revision })
+        Ok(v1::SetModeReply {
+            previous,
+            policy_revision: record.revision,
+        })
     }
 
     async fn apply_policy(
@@ -136,7 +162,11 @@ impl Controller {
     ) -> Result<v1::ApplyPolicyReply, WriteError> {
         let mandate = mandate?;
         Policy::parse(&request.text).map_err(|error| WriteError::Invalid(error.to_string()))?;
-        let standing = self.fleet.policy.as_ref().map_or(0, |(record, _)| record.revision);
+        let standing = self
+            .fleet
+            .policy
+            .as_ref()
+            .map_or(0, |(record, _)| record.revision);
         if request.expected_revision != standing {
             return Err(WriteError::Conflict(format!(
                 "made from revision {}, but {standing} is active",
@@ -146,13 +176,24 @@ impl Controller {
         let record = self.next_policy(request.text, request.reason, by);
         if !request.dry_run {
             self.put_policy(&mandate, &record).await?;
-            tracing::info!(by, revision = record.revision, reason = record.reason, "policy applied");
+            tracing::info!(
+                by,
+                revision = record.revision,
+                reason = record.reason,
+                "policy applied"
+            );
         }
-        Ok(v1::ApplyPolicyReply { policy_revision: record.revision })
+        Ok(v1::ApplyPolicyReply {
+            policy_revision: record.revision,
+        })
     }
 
     fn next_policy(&self, text: String, reason: String, by: &str) -> v1::PolicyRecord {
-        let standing = self.fleet.policy.as_ref().map_or(0, |(record, _)| record.revision);
+        let standing = self
+            .fleet
+            .policy
+            .as_ref()
+            .map_or(0, |(record, _)| record.revision);
         v1::PolicyRecord {
             text,
             author: by.to_owned(),
@@ -199,13 +240,20 @@ impl Controller {
     ) -> Result<v1::SetPauseReply, WriteError> {
         let mandate = mandate?;
         let since_ms = unix_ms();
-        let for_ms = i64::try_from(request.for_seconds).ok().and_then(|s| s.checked_mul(1000));
+        let for_ms = i64::try_from(request.for_seconds)
+            .ok()
+            .and_then(|s| s.checked_mul(1000));
         let until_ms = match for_ms {
             Some(0) => 0,
             Some(ms) => since_ms.saturating_add(ms),
             None => return Err(WriteError::Invalid("the pause is too long".to_owned())),
         };
-        let pause = v1::Pause { by, reason: request.reason, since_ms, until_ms };
+        let pause = v1::Pause {
+            by,
+            reason: request.reason,
+            since_ms,
+            until_ms,
+        };
         if !request.dry_run {
             let write = guard::put(&self.keys.pause(), &pause);
             self.commit(&mandate, "pause", vec![], vec![write]).await?;
@@ -239,9 +287,13 @@ impl Controller {
     ) -> Result<v1::OperatorMigrateReply, WriteError> {
         let mandate = mandate?;
         self.look_again(unix_ms());
-        if let (Some(pause), false) = (pause_in_force(&self.fleet, unix_ms()), request.override_pause)
-        {
-            return Err(WriteError::Refused(format!("{pause}; --override-pause moves it anyway")));
+        if let (Some(pause), false) = (
+            pause_in_force(&self.fleet, unix_ms()),
+            request.override_pause,
+        ) {
+            return Err(WriteError::Refused(format!(
+                "{pause}; --override-pause moves it anyway"
+            )));
         }
         let snapshot = &self.assessment.snapshot;
         let guest = snapshot
@@ -254,7 +306,11 @@ impl Controller {
         }
         let step = place_one(snapshot, self.active.policy(), &guest.name, target)
             .map_err(|rejections| WriteError::Refused(explain(&guest.name, &rejections)))?;
-        let cause = Cause { trigger: "manual", by, reason: request.reason };
+        let cause = Cause {
+            trigger: "manual",
+            by,
+            reason: request.reason,
+        };
         if request.dry_run {
             let id = self.assessment.guests.get(&step.guest);
             let id = id.ok_or_else(|| WriteError::NotFound(self.no_such_guest(&step.guest)))?;
@@ -290,7 +346,10 @@ impl Controller {
         if alike.is_empty() {
             format!("there is no guest {name:?}")
         } else {
-            format!("{name:?} stands on several hosts: say {}", alike.join(" or "))
+            format!(
+                "{name:?} stands on several hosts: say {}",
+                alike.join(" or ")
+            )
         }
     }
 
@@ -307,7 +366,9 @@ impl Controller {
             Err(error) => return answer(reply, Err(error)),
         };
         let migration = crate::api::views::migration_of(&self.fleet, &entry);
-        let done = v1::CancelMigrationReply { migration: Some(migration) };
+        let done = v1::CancelMigrationReply {
+            migration: Some(migration),
+        };
         if request.dry_run {
             return answer(reply, Ok(done));
         }
@@ -320,7 +381,10 @@ impl Controller {
                 now_ms: unix_ms(),
             };
             let detail = format!("cancelled by {by}");
-            let ended = self.orders.withdraw(&mandate, look, Outcome::Cancelled, &detail).await;
+            let ended = self
+                .orders
+                .withdraw(&mandate, look, Outcome::Cancelled, &detail)
+                .await;
             let taken_up_meanwhile = matches!(ended, Err(CommitError::Conflict));
             self.note_settled(&mandate, &entry, ended);
             if !taken_up_meanwhile {
@@ -340,10 +404,19 @@ impl Controller {
         done: v1::CancelMigrationReply,
     ) {
         let source = &entry.order.source;
-        let address = self.fleet.hosts.get(source).map(|facts| facts.agent_address.clone());
+        let address = self
+            .fleet
+            .hosts
+            .get(source)
+            .map(|facts| facts.agent_address.clone());
         let client = address
             .ok_or_else(|| format!("host {source} is not known"))
-            .and_then(|a| self.parts.agents.client(source, &a).map_err(|e| e.to_string()));
+            .and_then(|a| {
+                self.parts
+                    .agents
+                    .client(source, &a)
+                    .map_err(|e| e.to_string())
+            });
         let client = match client {
             Ok(client) => client,
             Err(detail) => return answer(reply, Err(WriteError::Unreachable(detail))),
@@ -373,18 +446,26 @@ impl Controller {
         if prefix.is_empty() {
             return Err(WriteError::Invalid("which migration?".to_owned()));
         }
-        let mut found =
-            self.fleet.orders.values().filter(|e| e.order.id.as_str().starts_with(prefix));
+        let mut found = self
+            .fleet
+            .orders
+            .values()
+            .filter(|e| e.order.id.as_str().starts_with(prefix));
         match (found.next(), found.next()) {
             (Some(entry), None) => Ok(entry.clone()),
             (Some(_), Some(_)) => Err(WriteError::Invalid(format!("{prefix:?} is ambiguous"))),
-            (None, _) => Err(WriteError::NotFound(format!("no migration {prefix:?} is open"))),
+            (None, _) => Err(WriteError::NotFound(format!(
+                "no migration {prefix:?} is open"
+            ))),
         }
     }
 }
 
 /// Every candidate with the rule that decided, for people.
 fn explain(guest: &str, rejections: &[Rejection]) -> String {
-    let reasons: Vec<String> = rejections.iter().map(ToString::to_string).collect();
+    let reasons: Vec<String> = rejections
+        .iter()
+        .map(|r| format!("{}: {} ({})", r.host, r.reason, r.detail))
+        .collect();
     format!("{guest} cannot be moved: {}", reasons.join("; "))
 }

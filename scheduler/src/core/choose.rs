@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::check::{NotNow, step_is_still_good};
-use evenkeel_planner::{Plan, Policy, Step, StepReason};
+use evenkeel_planner::{Plan, Policy, Step, StepReason, step_is_still_good};
 use evenkeel_types::{MigrationState, Outcome};
 
 use super::{Assessment, Hold};
@@ -72,7 +71,11 @@ impl fmt::Display for Postponed {
             Self::LaterWave => f.write_str("a later wave"),
             Self::HoldTime { left } => write!(f, "hot for too short, {} s left", left.as_secs()),
             Self::Settling { host, left } => {
-                write!(f, "{host} is settling after a move, {} s left", left.as_secs())
+                write!(
+                    f,
+                    "{host} is settling after a move, {} s left",
+                    left.as_secs()
+                )
             }
             Self::Limit { of, limit } => write!(f, "{of} runs {limit} migrations already"),
             Self::NotNow(why) => f.write_str(why),
@@ -115,7 +118,11 @@ pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
 }
 
 fn judge(situation: Situation<'_>, step: &Step, load: &Running) -> Result<(), Postponed> {
-    let Situation { fleet, assessment, policy } = situation;
+    let Situation {
+        fleet,
+        assessment,
+        policy,
+    } = situation;
     if let Some(hold) = assessment.holds.first() {
         return Err(Postponed::Held(hold.clone()));
     }
@@ -124,10 +131,8 @@ fn judge(situation: Situation<'_>, step: &Step, load: &Running) -> Result<(), Po
         settled(fleet, policy, step, assessment.at_ms)?;
     }
     load.admits(policy, step)?;
-    let not_now = |NotNow { reason, detail, .. }: NotNow| {
-        Postponed::NotNow(format!("{}: {detail}", reason.as_str()))
-    };
-    step_is_still_good(&assessment.snapshot, policy, step).map_err(not_now)
+    step_is_still_good(&assessment.snapshot, policy, step)
+        .map_err(|not_now| Postponed::NotNow(not_now.to_string()))
 }
 
 /// Whether a step answers to measured load, which must last; rules and drains need no patience.
@@ -137,10 +142,9 @@ fn relieves(reason: StepReason) -> bool {
         | StepReason::RelieveMemory
         | StepReason::Spread
         | StepReason::Consolidate => true,
-        StepReason::Drain
-        | StepReason::RepairRule
-        | StepReason::MakeRoom
-        | StepReason::Manual => false,
+        StepReason::Drain | StepReason::RepairRule | StepReason::MakeRoom | StepReason::Manual => {
+            false
+        }
     }
 }
 
@@ -150,11 +154,18 @@ fn lasting_enough(assessment: &Assessment, policy: &Policy, step: &Step) -> Resu
         return Ok(());
     }
     let hold = policy.control.hold;
-    let lasted = assessment.hot_since.get(&step.from).map_or(Duration::ZERO, |since| {
-        Duration::from_millis(u64::try_from(assessment.at_ms - since).unwrap_or(0))
-    });
+    let lasted = assessment
+        .hot_since
+        .get(&step.from)
+        .map_or(Duration::ZERO, |since| {
+            Duration::from_millis(u64::try_from(assessment.at_ms - since).unwrap_or(0))
+        });
     let left = hold.saturating_sub(lasted);
-    if left.is_zero() { Ok(()) } else { Err(Postponed::HoldTime { left }) }
+    if left.is_zero() {
+        Ok(())
+    } else {
+        Err(Postponed::HoldTime { left })
+    }
 }
 
 /// One full window after a move, a host's figures speak of the time since.
@@ -164,7 +175,10 @@ fn settled(fleet: &Fleet, policy: &Policy, step: &Step, now_ms: i64) -> Result<(
         let left_ms = last_move_ms(fleet, host).map_or(0, |ended| ended + window_ms - now_ms);
         if let (Ok(left), true) = (u64::try_from(left_ms), left_ms > 0) {
             let left = Duration::from_millis(left);
-            return Err(Postponed::Settling { host: host.clone(), left });
+            return Err(Postponed::Settling {
+                host: host.clone(),
+                left,
+            });
         }
     }
     Ok(())
@@ -210,12 +224,18 @@ impl Running {
     fn admits(&self, policy: &Policy, step: &Step) -> Result<(), Postponed> {
         let cluster_limit = policy.limits.migrations_per_cluster;
         if self.cluster >= cluster_limit {
-            return Err(Postponed::Limit { of: "the cluster".to_owned(), limit: cluster_limit });
+            return Err(Postponed::Limit {
+                of: "the cluster".to_owned(),
+                limit: cluster_limit,
+            });
         }
         let limit = policy.limits.migrations_per_host;
         for host in [&step.from, &step.to] {
             if self.hosts.get(host).copied().unwrap_or(0) >= limit {
-                return Err(Postponed::Limit { of: host.clone(), limit });
+                return Err(Postponed::Limit {
+                    of: host.clone(),
+                    limit,
+                });
             }
         }
         Ok(())

@@ -50,8 +50,14 @@ pub fn after_move(
 
 fn rest_after(record: &v1::GuestRecord, cooldown: Duration, now_ms: i64) -> Duration {
     let since = now_ms - millis(REPEAT_WINDOW);
-    let repeats = record.moves.iter().filter(|m| m.ended_at_ms >= since).count();
-    let doublings = u32::try_from(repeats.saturating_sub(1)).unwrap_or(u32::MAX).min(MOST_DOUBLINGS);
+    let repeats = record
+        .moves
+        .iter()
+        .filter(|m| m.ended_at_ms >= since)
+        .count();
+    let doublings = u32::try_from(repeats.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(MOST_DOUBLINGS);
     cooldown.saturating_mul(1 << doublings)
 }
 
@@ -61,7 +67,12 @@ fn millis(duration: Duration) -> i64 {
 
 /// A journal for an order that never got one: withdrawn before any agent took it up.
 #[must_use]
-pub fn never_started(order: &v1::Order, state: MigrationState, detail: &str, now_ms: i64) -> v1::Journal {
+pub fn never_started(
+    order: &v1::Order,
+    state: MigrationState,
+    detail: &str,
+    now_ms: i64,
+) -> v1::Journal {
     v1::Journal {
         order: Some(order.clone()),
         state: Some(state.into()),
@@ -82,7 +93,10 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn ended(at_ms: i64) -> v1::Journal {
-        let order = v1::Order { id: format!("o{at_ms}"), ..Default::default() };
+        let order = v1::Order {
+            id: format!("o{at_ms}"),
+            ..Default::default()
+        };
         never_started(&order, MigrationState::Ended(Outcome::Done), "", at_ms)
     }
 

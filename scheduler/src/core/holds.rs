@@ -85,7 +85,11 @@ impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mode(mode) => write!(f, "mode is {}", mode.as_str()),
-            Self::Paused { by, reason, until_ms } => {
+            Self::Paused {
+                by,
+                reason,
+                until_ms,
+            } => {
                 write!(f, "paused by {by}: {reason}")?;
                 match until_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
                     Some(until) => write!(f, " (until {until:.0})"),
@@ -98,7 +102,11 @@ impl fmt::Display for Hold {
                 write!(f, "{missing} of {known} hosts are silent")
             }
             Self::Failures { count } => {
-                write!(f, "{count} migrations failed within {} min", FAILURE_WINDOW.as_secs() / 60)
+                write!(
+                    f,
+                    "{count} migrations failed within {} min",
+                    FAILURE_WINDOW.as_secs() / 60
+                )
             }
             Self::WarmingUp { left } => write!(f, "warming up, {} s left", left.as_secs()),
         }
@@ -113,7 +121,11 @@ pub fn pause_in_force(fleet: &Fleet, now_ms: i64) -> Option<Hold> {
     if until_ms.is_some_and(|until| until <= now_ms) {
         return None;
     }
-    Some(Hold::Paused { by: pause.by.clone(), reason: pause.reason.clone(), until_ms })
+    Some(Hold::Paused {
+        by: pause.by.clone(),
+        reason: pause.reason.clone(),
+        until_ms,
+    })
 }
 
 /// Everything that holds automatic moves back; empty: nothing.
@@ -130,7 +142,11 @@ pub(super) fn judge(
     if active.policy().mode != Mode::Automatic {
         holds.push(Hold::Mode(active.policy().mode));
     }
-    holds.extend(active.fault().map(|fault| Hold::BrokenPolicy(fault.to_owned())));
+    holds.extend(
+        active
+            .fault()
+            .map(|fault| Hold::BrokenPolicy(fault.to_owned())),
+    );
     holds.extend(pause_in_force(fleet, now_ms));
     holds.extend(hosts_missing(fleet));
     let failures = recent_failures(fleet, now_ms);
@@ -147,7 +163,11 @@ pub(super) fn judge(
 
 fn hosts_missing(fleet: &Fleet) -> Option<Hold> {
     let known = fleet.hosts.len();
-    let missing = fleet.hosts.keys().filter(|host| !fleet.reports.contains_key(*host)).count();
+    let missing = fleet
+        .hosts
+        .keys()
+        .filter(|host| !fleet.reports.contains_key(*host))
+        .count();
     let share = f64::from(u32::try_from(missing).unwrap_or(u32::MAX))
         / f64::from(u32::try_from(known.max(1)).unwrap_or(u32::MAX));
     (share > MISSING_SHARE).then_some(Hold::HostsMissing { missing, known })
@@ -155,9 +175,7 @@ fn hosts_missing(fleet: &Fleet) -> Option<Hold> {
 
 fn recent_failures(fleet: &Fleet, now_ms: i64) -> usize {
     let since = now_ms - i64::try_from(FAILURE_WINDOW.as_millis()).unwrap_or(0);
-    let failed = |state: &MigrationState| {
-        matches!(state.outcome(), Some(Outcome::Failed { .. }))
-    };
+    let failed = |state: &MigrationState| matches!(state.outcome(), Some(Outcome::Failed { .. }));
     fleet
         .remembered
         .values()

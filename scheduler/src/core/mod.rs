@@ -110,24 +110,40 @@ impl Core {
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);
         self.time_hot_spots(&loss, now_ms);
-        let hot_since =
-            self.hot_since.iter().map(|(host, since)| (host.to_string(), *since)).collect();
+        let hot_since = self
+            .hot_since
+            .iter()
+            .map(|(host, since)| (host.to_string(), *since))
+            .collect();
         let holds = holds::judge(fleet, active, now_ms - self.started_ms, now_ms);
-        Assessment { at_ms: now_ms, snapshot, loss, guests, holds, hot_since }
+        Assessment {
+            at_ms: now_ms,
+            snapshot,
+            loss,
+            guests,
+            holds,
+            hot_since,
+        }
     }
 
     /// Age of a host's current report, by our clock; `None` if none stands.
     #[must_use]
     pub fn report_age(&self, host: &HostName, now_ms: i64) -> Option<Duration> {
         let arrived = self.arrivals.get(host)?;
-        Some(Duration::from_millis(u64::try_from(now_ms - arrived).unwrap_or(0)))
+        Some(Duration::from_millis(
+            u64::try_from(now_ms - arrived).unwrap_or(0),
+        ))
     }
 
     /// When the first hot spot that is not yet old enough will be; `None` if no host is hot.
     #[must_use]
     pub fn next_hold_end(&self, hold: Duration, now_ms: i64) -> Option<i64> {
         let hold_ms = i64::try_from(hold.as_millis()).unwrap_or(i64::MAX / 4);
-        self.hot_since.values().map(|since| since + hold_ms).filter(|end| *end > now_ms).min()
+        self.hot_since
+            .values()
+            .map(|since| since + hold_ms)
+            .filter(|end| *end > now_ms)
+            .min()
     }
 
     fn time_hot_spots(&mut self, loss: &FleetLoss, now_ms: i64) {
@@ -144,7 +160,8 @@ impl Core {
     }
 
     fn forget_the_gone(&mut self, fleet: &Fleet) {
-        self.arrivals.retain(|host, _| fleet.reports.contains_key(host));
+        self.arrivals
+            .retain(|host, _| fleet.reports.contains_key(host));
         let here: BTreeSet<&str> = fleet
             .reports
             .values()

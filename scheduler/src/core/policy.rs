@@ -31,7 +31,9 @@ impl ActivePolicy {
     /// last good one in force for everything but automatic moves, which are held.
     #[must_use]
     pub fn follow(&self, record: Option<&(v1::PolicyRecord, i64)>) -> Self {
-        let Some((record, mod_revision)) = record else { return Self::default() };
+        let Some((record, mod_revision)) = record else {
+            return Self::default();
+        };
         if *mod_revision == self.mod_revision {
             return self.clone();
         }
@@ -91,7 +93,11 @@ mod tests {
     use super::*;
 
     fn record(text: &str, revision: u64) -> (v1::PolicyRecord, i64) {
-        let message = v1::PolicyRecord { text: text.into(), revision, ..Default::default() };
+        let message = v1::PolicyRecord {
+            text: text.into(),
+            revision,
+            ..Default::default()
+        };
         (message, i64::try_from(revision).unwrap() + 100)
     }
 
@@ -99,16 +105,28 @@ mod tests {
     fn a_broken_policy_leaves_the_last_good_one_and_says_so() {
         let good = record("schema = 1\nmode = \"automatic\"\n", 1);
         let active = ActivePolicy::default().follow(Some(&good));
-        assert_eq!((active.policy().mode, active.revision()), (Mode::Automatic, 1));
+        assert_eq!(
+            (active.policy().mode, active.revision()),
+            (Mode::Automatic, 1)
+        );
         let broken = active.follow(Some(&record("schema = 1\nmode = \"fast\"\n", 2)));
-        assert_eq!((broken.policy().mode, broken.revision()), (Mode::Automatic, 1));
+        assert_eq!(
+            (broken.policy().mode, broken.revision()),
+            (Mode::Automatic, 1)
+        );
         assert!(broken.fault().is_some());
         let mended = broken.follow(Some(&record("schema = 1\n", 3)));
-        assert_eq!((mended.policy().mode, mended.fault()), (Mode::Observe, None));
+        assert_eq!(
+            (mended.policy().mode, mended.fault()),
+            (Mode::Observe, None)
+        );
     }
 
     #[test]
     fn without_a_policy_the_fleet_is_only_observed() {
-        assert_eq!(ActivePolicy::default().follow(None).policy().mode, Mode::Observe);
+        assert_eq!(
+            ActivePolicy::default().follow(None).policy().mode,
+            Mode::Observe
+        );
     }
 }

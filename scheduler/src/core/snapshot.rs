@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_planner::estimate::Reading;
-use evenkeel_planner::{
-    Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot,
-};
+use evenkeel_planner::{Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot};
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
@@ -25,7 +23,11 @@ pub(super) fn build(
 ) -> (Snapshot, BTreeMap<String, GuestId>) {
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
-    snapshot.hosts = fleet.hosts.keys().map(|name| host(core, fleet, policy, name, now_ms)).collect();
+    snapshot.hosts = fleet
+        .hosts
+        .keys()
+        .map(|name| host(core, fleet, policy, name, now_ms))
+        .collect();
     let mut ids = BTreeMap::new();
     let names = unique_names(fleet);
     for (host, report) in &fleet.reports {
@@ -36,9 +38,13 @@ pub(super) fn build(
             if reading.state == RunState::Incoming {
                 continue;
             }
-            let Some(name) = names.get(&(host, &reading.id)) else { continue };
+            let Some(name) = names.get(&(host, &reading.id)) else {
+                continue;
+            };
             ids.insert(name.clone(), reading.id.clone());
-            snapshot.guests.push(guest(core, fleet, policy, host, reading, name, now_ms));
+            snapshot
+                .guests
+                .push(guest(core, fleet, policy, host, reading, name, now_ms));
         }
     }
     snapshot.in_flight = in_flight(fleet, &names);
@@ -49,7 +55,11 @@ pub(super) fn build(
 fn unique_names(fleet: &Fleet) -> BTreeMap<(&HostName, &GuestId), String> {
     let everyone = || {
         fleet.reports.iter().flat_map(|(host, report)| {
-            report.guests.iter().filter(|g| g.state != RunState::Incoming).map(move |g| (host, g))
+            report
+                .guests
+                .iter()
+                .filter(|g| g.state != RunState::Incoming)
+                .map(move |g| (host, g))
         })
     };
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
@@ -59,17 +69,27 @@ fn unique_names(fleet: &Fleet) -> BTreeMap<(&HostName, &GuestId), String> {
     everyone()
         .map(|(host, guest)| {
             let alone = uses.get(guest.name.as_str()) == Some(&1);
-            let name =
-                if alone { guest.name.clone() } else { format!("{host}/{}", guest.name) };
+            let name = if alone {
+                guest.name.clone()
+            } else {
+                format!("{host}/{}", guest.name)
+            };
             ((host, &guest.id), name)
         })
         .collect()
 }
 
 /// Whether a host's data can be used: its agent lives, its libvirt answers, its report is fresh.
-fn is_usable(core: &Core, policy: &Policy, name: &HostName, report: &HostReport, now_ms: i64) -> bool {
-    let fresh =
-        core.report_age(name, now_ms).is_some_and(|age| age <= policy.control.max_report_age);
+fn is_usable(
+    core: &Core,
+    policy: &Policy,
+    name: &HostName,
+    report: &HostReport,
+    now_ms: i64,
+) -> bool {
+    let fresh = core
+        .report_age(name, now_ms)
+        .is_some_and(|age| age <= policy.control.max_report_age);
     report.libvirt_up && fresh
 }
 
@@ -78,7 +98,11 @@ fn host(core: &Core, fleet: &Fleet, policy: &Policy, name: &HostName, now_ms: i6
     let usable = report.is_some_and(|r| is_usable(core, policy, name, r, now_ms));
     let mut host = Host {
         name: name.to_string(),
-        state: if usable { HostState::Active } else { HostState::Absent },
+        state: if usable {
+            HostState::Active
+        } else {
+            HostState::Absent
+        },
         ..Host::default()
     };
     if let Some(facts) = fleet.hosts.get(name) {
@@ -129,9 +153,15 @@ fn guest(
         limit_cores: reading.cpu_limit_cores,
         during_migration: false,
     };
-    let rests_until = fleet.remembered.get(&reading.id).map_or(0, |r| r.cooldown_until_ms);
+    let rests_until = fleet
+        .remembered
+        .get(&reading.id)
+        .map_or(0, |r| r.cooldown_until_ms);
     let obstacle = obstacle(core, fleet, policy, host, reading, now_ms);
-    let learned = fleet.remembered.get(&reading.id).map_or(0.0, |r| r.message.dirty_rate_mib_s);
+    let learned = fleet
+        .remembered
+        .get(&reading.id)
+        .map_or(0.0, |r| r.message.dirty_rate_mib_s);
     Guest {
         name: name.to_owned(),
         uuid: Some(reading.id.to_string()),
@@ -171,15 +201,20 @@ fn obstacle(
     reading: &GuestReading,
     now_ms: i64,
 ) -> Option<String> {
-    let places = fleet.sightings(&reading.id).filter(|(_, g)| g.state != RunState::Incoming).count();
+    let places = fleet
+        .sightings(&reading.id)
+        .filter(|(_, g)| g.state != RunState::Incoming)
+        .count();
     if places > 1 {
         return Some("duplicate_uuid".to_owned());
     }
     if let Some(hindrance) = reading.hindrances.first() {
         return Some(hindrance.clone());
     }
-    let usable =
-        fleet.reports.get(host).is_some_and(|r| is_usable(core, policy, host, r, now_ms));
+    let usable = fleet
+        .reports
+        .get(host)
+        .is_some_and(|r| is_usable(core, policy, host, r, now_ms));
     (!usable).then(|| "stale_data".to_owned())
 }
 
@@ -188,7 +223,8 @@ fn in_flight(fleet: &Fleet, names: &BTreeMap<(&HostName, &GuestId), String>) -> 
     let mut moving = BTreeSet::new();
     let mut flights = vec![];
     for order in fleet.open_migrations().values() {
-        let known = fleet.hosts.contains_key(&order.source) && fleet.hosts.contains_key(&order.target);
+        let known =
+            fleet.hosts.contains_key(&order.source) && fleet.hosts.contains_key(&order.target);
         let name = names
             .get(&(&order.source, &order.guest))
             .or_else(|| names.get(&(&order.target, &order.guest)));

@@ -34,7 +34,10 @@ impl Agents {
     /// No channels yet.
     #[must_use]
     pub fn new(tls: TlsPem) -> Self {
-        Self { tls, channels: BTreeMap::new() }
+        Self {
+            tls,
+            channels: BTreeMap::new(),
+        }
     }
 
     /// A client of `host`'s agent at `address`; only a certificate for that host is accepted.
@@ -52,7 +55,8 @@ impl Agents {
             return Ok(AgentServiceClient::new(channel.clone()));
         }
         let channel = self.tls.channel(address, host.as_str())?;
-        self.channels.insert(host.clone(), (address.to_owned(), channel.clone()));
+        self.channels
+            .insert(host.clone(), (address.to_owned(), channel.clone()));
         Ok(AgentServiceClient::new(channel))
     }
 }
@@ -63,7 +67,10 @@ pub async fn deliver(
     order: v1::Order,
     leader_key: String,
 ) -> Delivery {
-    let request = v1::MigrateRequest { order: Some(order), leader_key };
+    let request = v1::MigrateRequest {
+        order: Some(order),
+        leader_key,
+    };
     let first_word = async {
         let mut updates = client.migrate(request).await?.into_inner();
         updates.message().await
@@ -85,7 +92,10 @@ fn understand(update: v1::MigrationUpdate) -> Delivery {
         // An earlier delivery got through: its journal tells the rest.
         Ok(Refusal::Duplicate) => Delivery::TakenUp,
         Ok(reason) => Delivery::Refused(reason, update.detail),
-        Err(_) => Delivery::Refused(Refusal::Unsupported, format!("{}: {}", state.reason, update.detail)),
+        Err(_) => Delivery::Refused(
+            Refusal::Unsupported,
+            format!("{}: {}", state.reason, update.detail),
+        ),
     }
 }
 
@@ -99,6 +109,8 @@ pub async fn cancel(
 ) -> Result<v1::CancelReply, tonic::Status> {
     match tokio::time::timeout(ACKNOWLEDGE, client.cancel(request)).await {
         Ok(reply) => reply.map(tonic::Response::into_inner),
-        Err(_) => Err(tonic::Status::unavailable(format!("no answer in {ACKNOWLEDGE:?}"))),
+        Err(_) => Err(tonic::Status::unavailable(format!(
+            "no answer in {ACKNOWLEDGE:?}"
+        ))),
     }
 }

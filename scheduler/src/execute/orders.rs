@@ -51,7 +51,11 @@ pub fn order_for(
         bandwidth_limit_mib_s: whole(policy.migration.bandwidth_limit_mib_s),
         auto_converge: policy.migration.auto_converge,
     };
-    let why = if cause.reason.is_empty() { step.why.clone() } else { cause.reason.clone() };
+    let why = if cause.reason.is_empty() {
+        step.why.clone()
+    } else {
+        cause.reason.clone()
+    };
     v1::Order {
         id: OrderId::from_random(rand::random()).to_string(),
         guest_uuid: guest.to_string(),
@@ -128,7 +132,8 @@ impl Orders {
         look: Look<'_>,
         journal: &JournalEntry,
     ) -> Result<v1::Journal, CommitError> {
-        self.close(mandate, look, journal.message.clone(), vec![]).await
+        self.close(mandate, look, journal.message.clone(), vec![])
+            .await
     }
 
     /// Removes an order that no agent has taken up; a guard sees to it that none has.
@@ -145,14 +150,19 @@ impl Orders {
         let state = MigrationState::Ended(outcome);
         let message = &look.entry.order.message;
         let ended = cooldown::never_started(message, state, detail, look.now_ms);
-        self.close(mandate, look, ended, vec![self.untaken(look)]).await
+        self.close(mandate, look, ended, vec![self.untaken(look)])
+            .await
     }
 
     /// Guard that the source has not begun: no journal, or the closed one of an earlier order unchanged.
     fn untaken(&self, look: Look<'_>) -> Compare {
         let order = &look.entry.order;
         let key = self.keys.journal(&order.source, &order.guest);
-        match look.fleet.journals.get(&(order.source.clone(), order.guest.clone())) {
+        match look
+            .fleet
+            .journals
+            .get(&(order.source.clone(), order.guest.clone()))
+        {
             Some(earlier) if earlier.order.id != order.id => {
                 guard::unchanged(&key, earlier.mod_revision)
             }

@@ -50,7 +50,11 @@ pub fn reconcile(
 ) -> OrderAction {
     if let Some(journal) = journal {
         let over = journal.state.outcome().is_some();
-        return if over { OrderAction::Settle } else { OrderAction::Wait };
+        return if over {
+            OrderAction::Settle
+        } else {
+            OrderAction::Wait
+        };
     }
     if delivered.under_way {
         return OrderAction::Wait;
@@ -65,7 +69,10 @@ pub fn reconcile(
     if since(entry.order.message.created_at_ms) >= UNTAKEN {
         return OrderAction::Withdraw(Refusal::SourceUnreachable);
     }
-    if delivered.last_ms.is_some_and(|last| since(last) < REPEAT_AFTER) {
+    if delivered
+        .last_ms
+        .is_some_and(|last| since(last) < REPEAT_AFTER)
+    {
         return OrderAction::Wait;
     }
     OrderAction::Deliver
@@ -96,11 +103,19 @@ mod tests {
             }),
             ..Default::default()
         };
-        OrderEntry { order: Order::try_from(message).unwrap(), mod_revision: 3 }
+        OrderEntry {
+            order: Order::try_from(message).unwrap(),
+            mod_revision: 3,
+        }
     }
 
     fn journal(state: MigrationState) -> JournalEntry {
-        JournalEntry { order: entry(10).order, state, message: v1::Journal::default(), mod_revision: 4 }
+        JournalEntry {
+            order: entry(10).order,
+            state,
+            message: v1::Journal::default(),
+            mod_revision: 4,
+        }
     }
 
     fn check(entry: &OrderEntry, delivered: Delivered, now_ms: i64, expected: OrderAction) {
@@ -109,11 +124,22 @@ mod tests {
 
     #[test]
     fn a_fresh_order_is_delivered_and_given_time() {
-        check(&entry(10), Delivered::default(), 1_000, OrderAction::Deliver);
-        let called = Delivered { last_ms: Some(1_500), ..Delivered::default() };
+        check(
+            &entry(10),
+            Delivered::default(),
+            1_000,
+            OrderAction::Deliver,
+        );
+        let called = Delivered {
+            last_ms: Some(1_500),
+            ..Delivered::default()
+        };
         check(&entry(10), called, 2_000, OrderAction::Wait);
         check(&entry(10), called, 7_000, OrderAction::Deliver);
-        let calling = Delivered { under_way: true, ..Delivered::default() };
+        let calling = Delivered {
+            under_way: true,
+            ..Delivered::default()
+        };
         check(&entry(10), calling, 90_000, OrderAction::Wait);
     }
 
@@ -121,8 +147,16 @@ mod tests {
     fn an_order_that_nobody_takes_up_is_withdrawn_with_the_reason() {
         let withdrawn = OrderAction::Withdraw(Refusal::SourceUnreachable);
         check(&entry(10), Delivered::default(), 31_000, withdrawn);
-        let refused = Delivered { refused: Some(Refusal::NoMemory), ..Delivered::default() };
-        check(&entry(10), refused, 2_000, OrderAction::Withdraw(Refusal::NoMemory));
+        let refused = Delivered {
+            refused: Some(Refusal::NoMemory),
+            ..Delivered::default()
+        };
+        check(
+            &entry(10),
+            refused,
+            2_000,
+            OrderAction::Withdraw(Refusal::NoMemory),
+        );
     }
 
     #[test]
@@ -144,14 +178,22 @@ mod tests {
                     &entry(epoch),
                     Some(&journal(state)),
                     OURS,
-                    Delivered { refused: Some(Refusal::Duplicate), ..Delivered::default() },
+                    Delivered {
+                        refused: Some(Refusal::Duplicate),
+                        ..Delivered::default()
+                    },
                     1_000_000,
                 );
                 assert_eq!(action, OrderAction::Wait);
             }
             let done = journal(MigrationState::Ended(Outcome::Done));
-            let action =
-                reconcile(&entry(epoch), Some(&done), OURS, Delivered::default(), 1_000_000);
+            let action = reconcile(
+                &entry(epoch),
+                Some(&done),
+                OURS,
+                Delivered::default(),
+                1_000_000,
+            );
             assert_eq!(action, OrderAction::Settle);
         }
     }

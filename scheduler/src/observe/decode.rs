@@ -34,7 +34,11 @@ fn within(name: &str, value: f64, most: f64) -> Result<f64, String> {
 }
 
 fn mib(name: &str, value: u64) -> Result<u64, String> {
-    if value <= MOST_MIB { Ok(value) } else { Err(format!("{name} is {value} MiB")) }
+    if value <= MOST_MIB {
+        Ok(value)
+    } else {
+        Err(format!("{name} is {value} MiB"))
+    }
 }
 
 /// A rate that is 0 when it is not known.
@@ -84,7 +88,10 @@ pub(super) fn report(host: &HostName, entry: &Entry) -> Result<HostReport, Strin
 }
 
 fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
-    let id: GuestId = m.uuid.parse().map_err(|e| format!("guest {:?}: {e}", m.name))?;
+    let id: GuestId = m
+        .uuid
+        .parse()
+        .map_err(|e| format!("guest {:?}: {e}", m.name))?;
     let named = |error: String| format!("guest {}: {error}", m.name);
     let state = match m.state() {
         v1::GuestState::Running => RunState::Running,
@@ -125,7 +132,10 @@ pub(super) fn order(guest: &GuestId, entry: &Entry) -> Result<OrderEntry, String
     if order.guest != *guest {
         return Err(format!("written for guest {}", order.guest));
     }
-    Ok(OrderEntry { order, mod_revision: entry.mod_revision })
+    Ok(OrderEntry {
+        order,
+        mod_revision: entry.mod_revision,
+    })
 }
 
 pub(super) fn journal(
@@ -137,11 +147,19 @@ pub(super) fn journal(
     let order = m.order.clone().ok_or("no order in it")?;
     let order = Order::try_from(order).map_err(|e| e.to_string())?;
     if order.guest != *guest || order.source != *host {
-        return Err(format!("written for guest {} on {}", order.guest, order.source));
+        return Err(format!(
+            "written for guest {} on {}",
+            order.guest, order.source
+        ));
     }
     let state = m.state.as_ref().ok_or("no state in it")?;
     let state = MigrationState::try_from(state).map_err(|e| e.to_string())?;
-    Ok(JournalEntry { order, state, message: m, mod_revision: entry.mod_revision })
+    Ok(JournalEntry {
+        order,
+        state,
+        message: m,
+        mod_revision: entry.mod_revision,
+    })
 }
 
 pub(super) fn remembered(entry: &Entry) -> Result<Remembered, String> {
@@ -150,7 +168,10 @@ pub(super) fn remembered(entry: &Entry) -> Result<Remembered, String> {
         source: r.source.clone(),
         target: r.target.clone(),
         ended_ms: r.ended_at_ms,
-        state: r.state.as_ref().and_then(|s| MigrationState::try_from(s).ok()),
+        state: r
+            .state
+            .as_ref()
+            .and_then(|s| MigrationState::try_from(s).ok()),
     };
     Ok(Remembered {
         cooldown_until_ms: m.cooldown_until_ms,

@@ -15,7 +15,7 @@ use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, OrderId};
 
 pub use model::{
-    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Remembered, RunState,
+    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Past, Remembered, RunState,
 };
 
 /// Everything etcd says of one cluster, as far as it could be understood.
@@ -66,7 +66,11 @@ impl Fleet {
         match change {
             Change::Reset(listing) => {
                 let policy = self.policy.take();
-                *self = Self { revision: listing.revision, complete: true, ..Self::default() };
+                *self = Self {
+                    revision: listing.revision,
+                    complete: true,
+                    ..Self::default()
+                };
                 let touched = listing.entries.iter().map(|e| self.put(keys, e)).collect();
                 tracing::debug!(
                     revision = self.revision,
@@ -88,7 +92,9 @@ impl Fleet {
     }
 
     fn put(&mut self, keys: &Keys, entry: &Entry) -> Touched {
-        let Some(key) = keys.parse(&entry.key) else { return Touched::Other };
+        let Some(key) = keys.parse(&entry.key) else {
+            return Touched::Other;
+        };
         match self.put_parsed(key, entry) {
             Ok(touched) => {
                 self.malformed.remove(&entry.key);
@@ -107,13 +113,15 @@ impl Fleet {
     fn put_parsed(&mut self, key: Key, entry: &Entry) -> Result<Touched, String> {
         Ok(match key {
             Key::Inventory(host) => {
-                self.hosts.insert(host.clone(), decode::inventory(&host, entry)?);
+                self.hosts
+                    .insert(host.clone(), decode::inventory(&host, entry)?);
                 Touched::Host(host)
             }
             Key::Report(host) => {
                 // A report that makes no sense must not leave an older one standing.
                 self.reports.remove(&host);
-                self.reports.insert(host.clone(), decode::report(&host, entry)?);
+                self.reports
+                    .insert(host.clone(), decode::report(&host, entry)?);
                 Touched::Report(host)
             }
             Key::Progress(host, guest) => {
@@ -189,7 +197,10 @@ impl Fleet {
     /// Who leads, and under which epoch: the candidate that came first.
     #[must_use]
     pub fn leader(&self) -> Option<(i64, &v1::LeaderInfo)> {
-        let first = self.candidates.values().min_by_key(|(revision, _)| *revision)?;
+        let first = self
+            .candidates
+            .values()
+            .min_by_key(|(revision, _)| *revision)?;
         Some((first.0, &first.1))
     }
 
@@ -197,16 +208,24 @@ impl Fleet {
     #[must_use]
     pub fn journal_of(&self, entry: &OrderEntry) -> Option<&JournalEntry> {
         let key = (entry.order.source.clone(), entry.order.guest.clone());
-        self.journals.get(&key).filter(|journal| journal.order.id == entry.order.id)
+        self.journals
+            .get(&key)
+            .filter(|journal| journal.order.id == entry.order.id)
     }
 
     /// Migrations that are not over: orders that stand and journals that are open.
     #[must_use]
     pub fn open_migrations(&self) -> BTreeMap<OrderId, &evenkeel_proto::order::Order> {
         let ordered = self.orders.values().map(|entry| &entry.order);
-        let journalled =
-            self.journals.values().filter(|j| j.state.outcome().is_none()).map(|j| &j.order);
-        ordered.chain(journalled).map(|order| (order.id.clone(), order)).collect()
+        let journalled = self
+            .journals
+            .values()
+            .filter(|j| j.state.outcome().is_none())
+            .map(|j| &j.order);
+        ordered
+            .chain(journalled)
+            .map(|order| (order.id.clone(), order))
+            .collect()
     }
 
     /// Where a guest is reported; a UUID that stands on two hosts comes twice.
@@ -215,7 +234,11 @@ impl Fleet {
         guest: &'a GuestId,
     ) -> impl Iterator<Item = (&'a HostName, &'a GuestReading)> {
         self.reports.iter().flat_map(move |(host, report)| {
-            report.guests.iter().filter(move |g| g.id == *guest).map(move |g| (host, g))
+            report
+                .guests
+                .iter()
+                .filter(move |g| g.id == *guest)
+                .map(move |g| (host, g))
         })
     }
 }

@@ -1,0 +1,343 @@
+//! What the core decides over time, driven by hand.
+
+use evenkeel_planner::{Mode, Options, Plan, plan};
+use evenkeel_proto::v1;
+use evenkeel_types::{FailureReason, MigrationState, Outcome, Whereabouts};
+
+use super::choose::{Situation, choose};
+use super::*;
+use crate::observe::{GuestReading, HostFacts, Past, Remembered};
+
+/// A fleet under a clock of its own.
+struct Bench {
+    fleet: Fleet,
+    core: Core,
+    active: ActivePolicy,
+    now_ms: i64,
+}
+
+fn id(n: u32) -> GuestId {
+    format!("00000000-0000-0000-0000-{n:012}").parse().unwrap()
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+fn facts(name: &str) -> HostFacts {
+    HostFacts {
+        name: host(name),
+        agent_address: format!("{name}:7441"),
+        agent_version: "0.1.0".into(),
+        cpu_cores: 4.0,
+        memory_mib: 16_384,
+        cpu_class: "x".into(),
+        labels: BTreeMap::new(),
+        networks: vec!["br0".into()],
+        storage: vec![],
+        migration_bandwidth_mib_s: Some(1000.0),
+    }
+}
+
+fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
+    GuestReading {
+        id: id(n),
+        name: format!("g{n}"),
+        state: RunState::Running,
+        vcpus: 1,
+        cpu_used_cores: used,
+        cpu_delay_cores: delay,
+        cpu_limit_cores: 1.0,
+        memory_mib: 1024,
+        memory_rss_mib: 900,
+        memory_used_mib: None,
+        dirty_rate_mib_s: None,
+        hindrances: vec![],
+        networks: vec!["br0".into()],
+        storage: vec![],
+        local_disk_mib: 0,
+        during_migration: false,
+        group: None,
+        labels: BTreeMap::new(),
+        priority: 0,
+    }
+}
+
+fn report(guests: Vec<GuestReading>) -> HostReport {
+    HostReport {
+        sequence: 1,
+        measured_at_ms: 0,
+        libvirt_up: true,
+        guests_cpu_cores: guests.iter().map(|g| g.cpu_used_cores).sum(),
+        host_cpu_cores: guests.iter().map(|g| g.cpu_used_cores).sum(),
+        pressure: v1::Pressure::default(),
+        guests,
+        migrations_running: 0,
+        troubles: vec![],
+    }
+}
+
+impl Bench {
+    /// h1 with eight busy guests on four cores, h2 and h3 empty; mode automatic.
+    fn hot() -> Self {
+        let text =
+            "schema = 1\nmode = \"automatic\"\n[control]\nhold = \"30s\"\nwindow = \"20s\"\n";
+        let record = v1::PolicyRecord {
+            text: text.into(),
+            revision: 1,
+            ..Default::default()
+        };
+        let active = ActivePolicy::default().follow(Some(&(record, 1)));
+        assert_eq!(active.fault(), None);
+        let mut fleet = Fleet {
+            complete: true,
+            ..Fleet::default()
+        };
+        for name in ["h1", "h2", "h3"] {
+            fleet.hosts.insert(host(name), facts(name));
+            fleet.reports.insert(host(name), report(vec![]));
+        }
+        let busy = (1..=8).map(|n| reading(n, 0.5, 0.6)).collect();
+        fleet.reports.insert(host("h1"), report(busy));
+        let core = Core::new(active.policy(), 0);
+        Self {
+            fleet,
+            core,
+            active,
+            now_ms: 0,
+        }
+    }
+
+    /// Time passes; every host reports.
+    fn pass(&mut self, seconds: i64) -> Assessment {
+        for _ in 0..seconds {
+            self.now_ms += 1000;
+            for (host, report) in &self.fleet.reports {
+                self.core.note(host, report, self.now_ms);
+            }
+            self.core.assess(&self.fleet, &self.active, self.now_ms);
+        }
+        self.core.assess(&self.fleet, &self.active, self.now_ms)
+    }
+
+    fn choose(&mut self) -> (Plan, Choice) {
+        let assessment = self.core.assess(&self.fleet, &self.active, self.now_ms);
+        let policy = self.active.policy();
+        let (plan, _) = plan(&assessment.snapshot, policy, &Options::default());
+        let situation = Situation {
+            fleet: &self.fleet,
+            assessment: &assessment,
+            policy,
+        };
+        let choice = choose(situation, &plan);
+        (plan, choice)
+    }
+
+    fn remember(&mut self, n: u32, state: MigrationState, ended_ms: i64) {
+        let past = Past {
+            source: "h1".into(),
+            target: "h2".into(),
+            ended_ms,
+            state: Some(state),
+        };
+        let remembered = Remembered {
+            cooldown_until_ms: 0,
+            moves: vec![past],
+            message: v1::GuestRecord::default(),
+            mod_revision: 1,
+        };
+        self.fleet.remembered.insert(id(n), remembered);
+    }
+}
+
+#[test]
+fn a_hot_spot_moves_nothing_until_it_has_lasted_for_the_hold_time() {
+    let mut bench = Bench::hot();
+    bench.pass(25);
+    let (plan, choice) = bench.choose();
+    assert!(!plan.steps.is_empty());
+    assert!(choice.start.is_empty(), "{:?}", choice.start);
+    bench.pass(10);
+    let (_, choice) = bench.choose();
+    assert!(!choice.start.is_empty(), "{:?}", choice.postponed);
+    assert!(choice.start.iter().all(|step| step.from == "h1"));
+}
+
+#[test]
+fn a_spot_that_cools_down_starts_its_hold_time_anew() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    assert!(bench.core.hot_since.contains_key(&host("h1")));
+    let calm = (1..=8).map(|n| reading(n, 0.1, 0.0)).collect();
+    bench.fleet.reports.insert(host("h1"), report(calm));
+    let assessment = bench.pass(60);
+    assert!(assessment.hot_since.is_empty(), "{:?}", assessment.loss);
+}
+
+#[test]
+fn only_the_automatic_mode_moves_by_itself() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    assert_eq!(bench.active.policy().mode, Mode::Automatic);
+    for text in ["schema = 1\n", "schema = 1\nmode = \"off\"\n"] {
+        let record = v1::PolicyRecord {
+            text: text.into(),
+            revision: 2,
+            ..Default::default()
+        };
+        bench.active = bench
+            .active
+            .follow(Some(&(record, i64::try_from(text.len()).unwrap())));
+        let (_, choice) = bench.choose();
+        assert!(choice.start.is_empty());
+        assert!(matches!(
+            choice.postponed[0].1,
+            Postponed::Held(Hold::Mode(_))
+        ));
+    }
+}
+
+#[test]
+fn a_pause_stops_steps_until_it_runs_out() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let until_ms = bench.now_ms + 5_000;
+    bench.fleet.pause = Some(v1::Pause {
+        by: "operator/x".into(),
+        until_ms,
+        ..Default::default()
+    });
+    assert!(bench.choose().1.start.is_empty());
+    bench.pass(6);
+    assert!(!bench.choose().1.start.is_empty());
+}
+
+#[test]
+fn limits_count_what_is_running_already() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let allowed = bench.choose().1.start.len();
+    let limit = usize::try_from(bench.active.policy().limits.migrations_per_host).unwrap();
+    assert!(allowed >= 1 && allowed <= limit, "{allowed} of {limit}");
+}
+
+#[test]
+fn after_a_move_a_host_settles_for_one_window() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let ended_ms = bench.now_ms;
+    bench.remember(1, MigrationState::Ended(Outcome::Done), ended_ms);
+    let (_, choice) = bench.choose();
+    assert!(choice.start.is_empty());
+    let settling = |why: &Postponed| matches!(why, Postponed::Settling { .. });
+    assert!(
+        choice.postponed.iter().any(|(_, why)| settling(why)),
+        "{:?}",
+        choice.postponed
+    );
+    bench.pass(21);
+    assert!(!bench.choose().1.start.is_empty());
+}
+
+#[test]
+fn repeated_failures_hold_automatic_moves_for_a_while() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let reason = FailureReason::Libvirt;
+    let failed = MigrationState::Ended(Outcome::Failed {
+        reason,
+        guest: Whereabouts::Source,
+    });
+    for n in 1..=3 {
+        bench.remember(n, failed, bench.now_ms);
+    }
+    let (_, choice) = bench.choose();
+    assert!(choice.start.is_empty());
+    assert_eq!(choice.postponed[0].1.as_str(), "failures");
+    bench.pass(601);
+    assert!(!bench.choose().1.start.is_empty());
+}
+
+#[test]
+fn many_silent_hosts_hold_everything() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    bench.fleet.reports.remove(&host("h2"));
+    bench.fleet.reports.remove(&host("h3"));
+    let (_, choice) = bench.choose();
+    assert!(choice.start.is_empty());
+}
+
+#[test]
+fn a_silent_or_stale_host_is_no_target_and_its_guests_stay() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    bench.fleet.reports.remove(&host("h2"));
+    let (plan, _) = bench.choose();
+    assert!(
+        plan.steps.iter().all(|step| step.to == "h3"),
+        "{:?}",
+        plan.steps
+    );
+    // h1's report stands but is old: nothing is known well enough to be moved.
+    let age = i64::try_from(bench.active.policy().control.max_report_age.as_millis()).unwrap();
+    bench.now_ms += age + 1_000;
+    let (plan, _) = bench.choose();
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+}
+
+#[test]
+fn a_host_without_libvirt_gives_and_takes_nothing() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    bench.fleet.reports.get_mut(&host("h1")).unwrap().libvirt_up = false;
+    assert!(bench.choose().0.steps.is_empty());
+}
+
+#[test]
+fn a_uuid_on_two_hosts_is_never_moved() {
+    let mut bench = Bench::hot();
+    bench
+        .fleet
+        .reports
+        .insert(host("h2"), report(vec![reading(1, 0.1, 0.0)]));
+    let assessment = bench.pass(40);
+    let twice: Vec<_> = assessment
+        .snapshot
+        .guests
+        .iter()
+        .filter(|g| g.uuid.as_deref() == Some(id(1).as_str()))
+        .collect();
+    assert_eq!(twice.len(), 2);
+    assert!(
+        twice
+            .iter()
+            .all(|g| g.unmovable_reason.as_deref() == Some("duplicate_uuid"))
+    );
+    assert_eq!(twice[0].name, "h1/g1");
+    let (plan, _) = bench.choose();
+    assert!(plan.steps.iter().all(|step| !step.guest.ends_with("/g1")));
+}
+
+#[test]
+fn the_incoming_half_of_a_migration_is_no_guest() {
+    let mut bench = Bench::hot();
+    let half = GuestReading {
+        state: RunState::Incoming,
+        ..reading(1, 0.0, 0.0)
+    };
+    bench.fleet.reports.insert(host("h2"), report(vec![half]));
+    let assessment = bench.pass(5);
+    assert_eq!(assessment.snapshot.guests.len(), 8);
+    assert!(assessment.snapshot.guests.iter().all(|g| g.movable));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_decisions() {
+    let run = || {
+        let mut bench = Bench::hot();
+        bench.pass(40);
+        bench.choose().0.to_json()
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,217 @@
+//! What the picture takes in, and what it refuses to guess from.
+
+use evenkeel_daemon::store::Listing;
+use prost::Message;
+
+use super::*;
+
+const GUEST: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+
+fn keys() -> Keys {
+    Keys::new(&"lab".parse().unwrap())
+}
+
+fn entry(key: String, value: &impl Message, revision: i64) -> Entry {
+    Entry {
+        key,
+        value: value.encode_to_vec(),
+        create_revision: revision,
+        mod_revision: revision,
+    }
+}
+
+fn report(guest_cpu: f64) -> v1::Report {
+    let mut guest = v1::GuestReport {
+        uuid: GUEST.into(),
+        name: "web".into(),
+        vcpus: 2,
+        memory_mib: 64,
+        cpu_used_cores: guest_cpu,
+        ..Default::default()
+    };
+    guest.set_state(v1::GuestState::Running);
+    v1::Report {
+        host: "h1".into(),
+        sequence: 1,
+        libvirt_up: true,
+        guests: vec![guest],
+        ..Default::default()
+    }
+}
+
+fn order(id: u128) -> v1::Order {
+    v1::Order {
+        id: OrderId::from_random(id).to_string(),
+        guest_uuid: GUEST.into(),
+        guest_name: "web".into(),
+        source: "h1".into(),
+        target: "h2".into(),
+        epoch: 4,
+        options: Some(v1::MoveOptions {
+            kind: v1::MoveKind::Live.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn put(fleet: &mut Fleet, entry: Entry) -> Vec<Touched> {
+    fleet.apply(&keys(), Change::Put(entry))
+}
+
+#[test]
+fn a_report_comes_and_goes_with_its_key() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let host: HostName = "h1".parse().unwrap();
+    let touched = put(&mut fleet, entry(keys.report(&host), &report(0.5), 7));
+    assert_eq!(touched, [Touched::Report(host.clone())]);
+    assert_eq!(fleet.reports[&host].guests[0].vcpus, 2);
+    fleet.apply(
+        &keys,
+        Change::Deleted {
+            key: keys.report(&host),
+            revision: 9,
+        },
+    );
+    assert!(fleet.reports.is_empty());
+    assert_eq!(fleet.revision, 9);
+}
+
+#[test]
+fn absurd_numbers_make_a_report_unusable_and_leave_no_older_one_standing() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let host: HostName = "h1".parse().unwrap();
+    for absurd in [f64::NAN, -1.0, f64::INFINITY, 1e9] {
+        put(&mut fleet, entry(keys.report(&host), &report(0.5), 7));
+        put(&mut fleet, entry(keys.report(&host), &report(absurd), 8));
+        assert!(fleet.reports.is_empty(), "{absurd}");
+        let reason = &fleet.malformed[&keys.report(&host)];
+        assert!(reason.contains("guest web: cpu_used_cores"), "{reason}");
+    }
+    put(&mut fleet, entry(keys.report(&host), &report(0.5), 9));
+    assert!(fleet.malformed.is_empty());
+}
+
+#[test]
+fn a_value_written_for_another_host_or_guest_is_not_used() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let other: HostName = "h2".parse().unwrap();
+    put(&mut fleet, entry(keys.report(&other), &report(0.5), 7));
+    let stranger: GuestId = "00000000-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
+    put(&mut fleet, entry(keys.order(&stranger), &order(1), 8));
+    assert!(fleet.reports.is_empty() && fleet.orders.is_empty());
+    assert_eq!(fleet.malformed.len(), 2);
+}
+
+#[test]
+fn garbage_is_remembered_by_key_and_nothing_else() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let guest: GuestId = GUEST.parse().unwrap();
+    let garbage = Entry {
+        key: keys.order(&guest),
+        value: vec![0xff, 0xff, 0xff],
+        create_revision: 1,
+        mod_revision: 1,
+    };
+    put(&mut fleet, garbage);
+    assert_eq!(fleet.malformed.len(), 1);
+    assert!(fleet.orders.is_empty());
+}
+
+#[test]
+fn a_fresh_listing_forgets_everything_before() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let (host, guest) = ("h1".parse().unwrap(), GUEST.parse().unwrap());
+    put(&mut fleet, entry(keys.report(&host), &report(0.5), 7));
+    let entries = vec![entry(keys.order(&guest), &order(1), 20)];
+    fleet.apply(
+        &keys,
+        Change::Reset(Listing {
+            entries,
+            revision: 21,
+        }),
+    );
+    assert!(fleet.reports.is_empty() && fleet.complete);
+    assert_eq!((fleet.orders.len(), fleet.revision), (1, 21));
+}
+
+#[test]
+fn a_migration_is_open_from_its_order_to_the_end_of_its_journal() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let (host, guest): (HostName, GuestId) = ("h1".parse().unwrap(), GUEST.parse().unwrap());
+    put(&mut fleet, entry(keys.order(&guest), &order(1), 5));
+    assert_eq!(fleet.open_migrations().len(), 1);
+    let journal = |phase: v1::MigrationPhase| {
+        let mut state = v1::MigrationState::default();
+        state.set_phase(phase);
+        v1::Journal {
+            order: Some(order(1)),
+            state: Some(state),
+            ..Default::default()
+        }
+    };
+    let running = journal(v1::MigrationPhase::Running);
+    put(&mut fleet, entry(keys.journal(&host, &guest), &running, 6));
+    assert_eq!(
+        fleet.open_migrations().len(),
+        1,
+        "order and journal are one migration"
+    );
+    let entry_of = fleet.orders[&guest].clone();
+    assert!(fleet.journal_of(&entry_of).is_some());
+    fleet.apply(
+        &keys,
+        Change::Deleted {
+            key: keys.order(&guest),
+            revision: 8,
+        },
+    );
+    assert_eq!(
+        fleet.open_migrations().len(),
+        1,
+        "a journal alone keeps it open"
+    );
+    let done = journal(v1::MigrationPhase::Done);
+    put(&mut fleet, entry(keys.journal(&host, &guest), &done, 9));
+    assert!(fleet.open_migrations().is_empty());
+}
+
+#[test]
+fn a_journal_of_another_order_is_not_this_orders() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let (host, guest): (HostName, GuestId) = ("h1".parse().unwrap(), GUEST.parse().unwrap());
+    let mut state = v1::MigrationState::default();
+    state.set_phase(v1::MigrationPhase::Done);
+    let old = v1::Journal {
+        order: Some(order(1)),
+        state: Some(state),
+        ..Default::default()
+    };
+    put(&mut fleet, entry(keys.journal(&host, &guest), &old, 5));
+    put(&mut fleet, entry(keys.order(&guest), &order(2), 6));
+    assert!(fleet.journal_of(&fleet.orders[&guest]).is_none());
+}
+
+#[test]
+fn the_candidate_that_came_first_leads() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    for (name, revision) in [("s2", 12), ("s1", 10), ("s3", 15)] {
+        let info = v1::LeaderInfo {
+            name: name.into(),
+            ..Default::default()
+        };
+        put(
+            &mut fleet,
+            entry(format!("{}/{name}", keys.election()), &info, revision),
+        );
+    }
+    assert_eq!(
+        fleet
+            .leader()
+            .map(|(epoch, info)| (epoch, info.name.as_str())),
+        Some((10, "s1"))
+    );
+    let key = format!("{}/s1", keys.election());
+    fleet.apply(&keys, Change::Deleted { key, revision: 20 });
+    assert_eq!(fleet.leader().map(|(epoch, _)| epoch), Some(12));
+}
