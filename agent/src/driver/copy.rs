@@ -1,0 +1,252 @@
+//! Before and during the copy: checking here and there, libvirt's call, following and aborting its job.
+
+use std::time::Duration;
+
+use evenkeel_daemon::retry::Backoff;
+use evenkeel_proto::order::Order;
+use evenkeel_proto::v1;
+use evenkeel_types::{CallResult, Event, GuestId, Presence, Refusal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Driver;
+use super::task::{Signal, Task};
+use crate::calls::Calls;
+use crate::hypervisor::{Hypervisor, HypervisorError, JobProgress, LiveMigration};
+use crate::journal::{Records, Refused};
+use crate::peer::Peers;
+
+/// Answers "no job" in a row after which a followed job is over: one may fall between two of libvirt's phases.
+const GONE: u32 = 2;
+/// The same while our own call has not come back: after as many (60 s at the usual pace) it never will.
+const CALL_LOST: u32 = 120;
+
+impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
+    /// Looks at the guest here, then asks the target.
+    pub(super) fn prepare_target(&self) {
+        let (driver, order) = (self.driver.clone(), self.order.clone());
+        let signals = self.signals.clone();
+        tokio::spawn(async move {
+            let outcome = match check_here(&driver.calls, &order).await {
+                Ok(definition) => driver.peers.prepare(&order, definition).await,
+                Err(refused) => Err(refused),
+            };
+            let signal = match outcome {
+                Ok(prepared) => Signal::Ready(prepared),
+                Err((reason, words)) => Signal::Happened(Event::Refused(reason), words),
+            };
+            // A task that is over wants no answer.
+            drop(signals.send(signal).await);
+        });
+    }
+
+    /// Starts libvirt's migration once `Running` stands in etcd.
+    pub(super) fn start_copy(&self) {
+        let migration = self.migration();
+        let driver = self.driver.clone();
+        let (signals, version) = (self.signals.clone(), self.version);
+        let mut written = self.written.clone();
+        let (aborted, over) = (self.aborted.clone(), self.over.clone());
+        let guest = self.order.guest.clone();
+        tokio::spawn(async move {
+            let durable = tokio::select! {
+                biased;
+                () = aborted.cancelled() => false,
+                durable = written.wait_for(|v| *v >= version) => durable.is_ok(),
+            };
+            let (result, words) = if durable {
+                tokio::spawn(poll(
+                    driver.clone(),
+                    guest,
+                    signals.clone(),
+                    over,
+                    CALL_LOST,
+                ));
+                migrate(&driver, migration).await
+            } else {
+                let words = "nothing was started: the journal was not in etcd before the end";
+                (CallResult::Error, words.to_owned())
+            };
+            let signal = Signal::Happened(Event::CallReturned(result), words);
+            drop(signals.send(signal).await);
+        });
+    }
+
+    fn migration(&self) -> LiveMigration {
+        let prepared = self.prepared.clone();
+        let (peer_uri, migration_uri) =
+            prepared.map_or_else(Default::default, |p| (p.peer_uri, p.migration_uri));
+        LiveMigration {
+            guest: self.order.guest.clone(),
+            peer_uri,
+            migration_uri,
+            downtime_limit: self.order.downtime_limit,
+            bandwidth_limit_mib_s: self.order.bandwidth_limit_mib_s,
+            auto_converge: self.order.auto_converge,
+        }
+    }
+
+    /// Watches a job whose call nobody waits for.
+    pub(super) fn follow_job(&self) {
+        let (driver, guest) = (self.driver.clone(), self.order.guest.clone());
+        let (signals, over) = (self.signals.clone(), self.over.clone());
+        tokio::spawn(poll(driver, guest, signals, over, GONE));
+    }
+
+    /// Aborts the job, again and again until libvirt's call is over: an abort that comes before the job has
+    /// begun, or while libvirtd restarts, is lost.
+    pub(super) fn abort_job(&self) {
+        if self.aborted.is_cancelled() {
+            return;
+        }
+        self.aborted.cancel();
+        let (driver, order, over) = (self.driver.clone(), self.order.clone(), self.over.clone());
+        tokio::spawn(async move {
+            let mut told = false;
+            while !over.is_cancelled() {
+                let guest = order.guest.clone();
+                let answer = driver.calls.call(move |h| h.abort(&guest)).await;
+                if let Err(error) = answer
+                    && !std::mem::replace(&mut told, true)
+                {
+                    tracing::warn!(order = %order.id, %error, "abort not taken; trying on");
+                }
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = tokio::time::sleep(driver.timings.abort) => {}
+                }
+            }
+        });
+    }
+}
+
+/// Calls libvirt on a thread of its own and waits for it, however long.
+async fn migrate<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    migration: LiveMigration,
+) -> (CallResult, String) {
+    let hypervisor = driver.calls.hypervisor().clone();
+    let call = tokio::task::spawn_blocking(move || hypervisor.migrate(&migration));
+    match call.await {
+        Ok(Ok(())) => (CallResult::Ok, String::new()),
+        Ok(Err(error)) => (CallResult::Error, error.to_string()),
+        Err(error) => (
+            CallResult::Error,
+            format!("the call's thread ended: {error}"),
+        ),
+    }
+}
+
+/// Reports the job's progress until `over`; when it was said `gone` times in a row that there is none, says
+/// that the call is over although nobody saw it return.
+async fn poll<H: Hypervisor, R: Records, P: Peers>(
+    driver: std::sync::Arc<Driver<H, R, P>>,
+    guest: GuestId,
+    signals: mpsc::Sender<Signal>,
+    over: CancellationToken,
+    gone: u32,
+) {
+    let mut without = 0;
+    while !over.is_cancelled() {
+        match job(&driver.calls, &guest).await {
+            Ok(Some(progress)) => {
+                without = 0;
+                // Dropped when the task is busy: the next one comes soon.
+                drop(signals.try_send(Signal::Progress(progress)));
+            }
+            Ok(None) => without += 1,
+            Err(_) => {}
+        }
+        if without >= gone {
+            let event = Event::CallReturned(CallResult::Unseen);
+            let words = "the end of libvirt's call was not seen".to_owned();
+            drop(signals.send(Signal::Happened(event, words)).await);
+            return;
+        }
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = tokio::time::sleep(driver.timings.poll) => {}
+        }
+    }
+}
+
+/// The guest's job here; a guest that is not here has none.
+pub(super) async fn job<H: Hypervisor>(
+    calls: &Calls<H>,
+    guest: &GuestId,
+) -> Result<Option<JobProgress>, HypervisorError> {
+    let id = guest.clone();
+    match calls.call(move |h| h.outgoing_job(&id)).await {
+        Err(HypervisorError::NoSuchGuest { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+/// Whether libvirt has a job for the guest; waits until libvirt answers.
+pub(super) async fn job_stands<H: Hypervisor>(calls: &Calls<H>, guest: &GuestId) -> bool {
+    let mut backoff = Backoff::default();
+    let mut told = false;
+    loop {
+        match job(calls, guest).await {
+            Ok(job) => return job.is_some(),
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%guest, %error, "adopting waits for the hypervisor");
+                }
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+}
+
+/// Looks whether the guest may leave; answers with its definition.
+async fn check_here<H: Hypervisor>(calls: &Calls<H>, order: &Order) -> Result<String, Refused> {
+    let guest = order.guest.clone();
+    let look = calls.call(move |h| {
+        let presence = h.presence(&guest)?.0;
+        if presence != Presence::Running {
+            return Ok(Err(not_running(presence)));
+        }
+        if h.outgoing_job(&guest)?.is_some() {
+            let detail = "another job holds the guest".to_owned();
+            return Ok(Err((Refusal::Busy, detail)));
+        }
+        let hindrances = h.traits(&guest)?.hindrances;
+        if !hindrances.is_empty() {
+            return Ok(Err((Refusal::Unmovable, hindrances.join(", "))));
+        }
+        h.definition(&guest).map(Ok)
+    });
+    match look.await {
+        Ok(outcome) => outcome,
+        Err(error @ HypervisorError::NoSuchGuest { .. }) => {
+            Err((Refusal::GuestNotHere, error.to_string()))
+        }
+        Err(error) => Err((Refusal::NoLibvirt, error.to_string())),
+    }
+}
+
+fn not_running(presence: Presence) -> Refused {
+    let reason = match presence {
+        Presence::Absent => Refusal::GuestNotHere,
+        Presence::PausedByMigration => Refusal::Busy,
+        Presence::ShutOff | Presence::Paused | Presence::Running => Refusal::WrongState,
+    };
+    (reason, format!("the guest is {presence} here"))
+}
+
+/// A job's figures as they are told; what only an earlier figure knew is kept.
+pub(super) fn progress(job: &JobProgress, before: &v1::CopyProgress) -> v1::CopyProgress {
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    v1::CopyProgress {
+        total_bytes: job.total_bytes.max(before.total_bytes),
+        transferred_bytes: job.transferred_bytes.max(before.transferred_bytes),
+        remaining_bytes: job.remaining_bytes,
+        dirty_bytes_per_second: job.dirty_bytes_per_second,
+        bandwidth_bytes_per_second: job.bandwidth_bytes_per_second,
+        iteration: job.iteration.max(before.iteration),
+        expected_downtime_ms: ms(job.expected_downtime),
+        downtime_ms: job.downtime.map_or(before.downtime_ms, ms),
+        elapsed_ms: ms(job.elapsed).max(before.elapsed_ms),
+    }
+}

@@ -1,0 +1,203 @@
+//! The end: both hosts are asked where the guest is, until what they say settles it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_daemon::retry::Backoff;
+use evenkeel_proto::order::Order;
+use evenkeel_types::{CallResult, Event, MigrationState, Presence, Whereabouts};
+use tokio::time::Instant;
+
+use super::task::{Signal, Task};
+use super::{Driver, Timings, copy};
+use crate::hypervisor::Hypervisor;
+use crate::journal::Records;
+use crate::peer::Peers;
+
+/// Attempts to tell a target that it need not hold memory any more; after that its reservation expires.
+const RELEASES: usize = 4;
+
+/// When to ask next, and when to stop expecting an answer soon.
+#[derive(Debug)]
+pub(super) struct Asker {
+    /// One asking is under way.
+    pending: bool,
+    first: Option<Instant>,
+    give_up: Duration,
+    soon: Backoff,
+    seldom: Backoff,
+}
+
+impl Asker {
+    pub(super) fn new(timings: &Timings) -> Self {
+        Self {
+            pending: false,
+            first: None,
+            give_up: timings.give_up,
+            soon: Backoff::new(timings.ask.0, timings.ask.1),
+            seldom: Backoff::new(timings.ask.1.min(timings.unknown), timings.unknown),
+        }
+    }
+
+    /// How long to wait before asking; `None`: it is being asked already.
+    fn begin(&mut self, state: &MigrationState) -> Option<Duration> {
+        if std::mem::replace(&mut self.pending, true) {
+            return None;
+        }
+        if self.first.is_none() {
+            self.first = Some(Instant::now());
+            return Some(Duration::ZERO);
+        }
+        Some(match state {
+            MigrationState::Unknown { .. } => self.seldom.next_wait(),
+            MigrationState::Ordered
+            | MigrationState::Preparing
+            | MigrationState::Running(_)
+            | MigrationState::Switching(_)
+            | MigrationState::Ended(_) => self.soon.next_wait(),
+        })
+    }
+
+    /// What an answer means to the machine: after a while without a settling one, that we gave up.
+    pub(super) fn answer(&mut self, state: &MigrationState, place: Whereabouts) -> Event {
+        self.pending = false;
+        let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
+        let long = self.first.is_some_and(|t| t.elapsed() >= self.give_up);
+        if open && long && matches!(state, MigrationState::Switching(_)) {
+            Event::GaveUp
+        } else {
+            Event::Asked(place)
+        }
+    }
+}
+
+impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
+    /// Asks after the wait that is due, unless it is being asked already.
+    pub(super) fn ask_both_hosts(&mut self) {
+        let place = match self.state {
+            MigrationState::Unknown { last, .. } => last,
+            MigrationState::Ordered
+            | MigrationState::Preparing
+            | MigrationState::Running(_)
+            | MigrationState::Switching(_)
+            | MigrationState::Ended(_) => Whereabouts::Unsettled,
+        };
+        self.mark_two_hosts(place);
+        let Some(wait) = self.asker.begin(&self.state) else {
+            return;
+        };
+        let (driver, order, call) = (self.driver.clone(), self.order.clone(), self.call());
+        let signals = self.signals.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let (place, words) = ask(&driver, &order, call).await;
+            let signal = Signal::Happened(Event::Asked(place), words);
+            drop(signals.send(signal).await);
+        });
+    }
+}
+
+/// Asks both hosts; an answer that would close a migration whose call did not succeed must be given twice,
+/// for libvirtd may be tidying up behind it.
+async fn ask<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    order: &Order,
+    call: Option<CallResult>,
+) -> (Whereabouts, String) {
+    let (place, words) = ask_once(driver, order).await;
+    let sure = call == Some(CallResult::Ok) && place == Whereabouts::Target;
+    let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
+    if sure || open {
+        return (place, words);
+    }
+    tokio::time::sleep(driver.timings.confirm).await;
+    let (again, words) = ask_once(driver, order).await;
+    let agreed = if again == place {
+        again
+    } else {
+        Whereabouts::Unsettled
+    };
+    (agreed, words)
+}
+
+/// Asks both hosts once. While libvirt still has a job for the guest nothing is settled.
+async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    order: &Order,
+) -> (Whereabouts, String) {
+    let guest = order.guest.clone();
+    let here = driver.calls.call(move |h| h.presence(&guest));
+    let there = driver.peers.inspect(&order.target, &order.guest);
+    let job = copy::job(&driver.calls, &order.guest);
+    let (here, there, job) = tokio::join!(here, there, job);
+    let here = here.map(|(presence, _)| presence);
+    let answers = (here.as_ref().ok().copied(), there.as_ref().ok().copied());
+    let judged = Whereabouts::judge(answers.0, answers.1);
+    let place = if judged != Whereabouts::Unanswered && !matches!(job, Ok(None)) {
+        Whereabouts::Unsettled
+    } else {
+        judged
+    };
+    let trouble = |e: Option<String>| e.map(|e| format!(" ({e})")).unwrap_or_default();
+    let words = format!(
+        "{}: {}{}, {}: {}{}",
+        order.source,
+        said(answers.0),
+        trouble(here.err().map(|e| e.to_string())),
+        order.target,
+        said(answers.1),
+        trouble(there.err())
+    );
+    log_answer(order, place, &words);
+    (place, open_words(place, words))
+}
+
+fn said(presence: Option<Presence>) -> &'static str {
+    presence.map_or("no answer", Presence::as_str)
+}
+
+/// Words worth keeping in the journal: only where the place needs a person's attention.
+fn open_words(place: Whereabouts, words: String) -> String {
+    match place {
+        Whereabouts::Both | Whereabouts::Nowhere => words,
+        Whereabouts::Source
+        | Whereabouts::Target
+        | Whereabouts::Unsettled
+        | Whereabouts::Unanswered => String::new(),
+    }
+}
+
+fn log_answer(order: &Order, place: Whereabouts, words: &str) {
+    let (id, guest) = (&order.id, &order.guest);
+    match place {
+        Whereabouts::Both => {
+            tracing::error!(order = %id, %guest, words, "GUEST RUNS ON TWO HOSTS");
+        }
+        Whereabouts::Nowhere => tracing::error!(order = %id, %guest, words, "guest runs nowhere"),
+        Whereabouts::Source | Whereabouts::Target => {
+            tracing::info!(order = %id, %guest, %place, words, "both hosts answered");
+        }
+        Whereabouts::Unsettled | Whereabouts::Unanswered => {
+            tracing::debug!(order = %id, %guest, %place, words, "not settled yet");
+        }
+    }
+}
+
+/// Tells the target that it need not hold memory any more.
+pub(super) fn release<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Arc<Driver<H, R, P>>,
+    order: &Arc<Order>,
+) {
+    driver.figures.on_two_hosts(&order.guest, false);
+    let (driver, order) = (Arc::clone(driver), Arc::clone(order));
+    tokio::spawn(async move {
+        let mut backoff = Backoff::default();
+        for _ in 0..RELEASES {
+            if driver.peers.release(&order).await {
+                return;
+            }
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
+        tracing::debug!(order = %order.id, target = %order.target, "release not heard; it expires");
+    });
+}

@@ -1,0 +1,40 @@
+//! Other hosts' agents, as a migration's source needs them.
+
+use evenkeel_proto::order::Order;
+use evenkeel_types::{GuestId, HostName, Presence};
+
+use crate::journal::Refused;
+
+pub mod grpc;
+
+/// A target that has said yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// URI of its libvirtd.
+    pub peer_uri: String,
+    /// Where the memory goes; `None`: libvirt decides.
+    pub migration_uri: Option<String>,
+}
+
+/// Other agents. [`grpc::GrpcPeers`] is the real one.
+pub trait Peers: Send + Sync + 'static {
+    /// Asks the order's target to check and to reserve.
+    fn prepare(
+        &self,
+        order: &Order,
+        definition: String,
+    ) -> impl Future<Output = Result<Prepared, Refused>> + Send;
+
+    /// Tells the order's target that nothing needs to be held any more; says whether it has heard.
+    fn release(&self, order: &Order) -> impl Future<Output = bool> + Send;
+
+    /// Asks a host what it has of a guest.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    fn inspect(
+        &self,
+        host: &HostName,
+        guest: &GuestId,
+    ) -> impl Future<Output = Result<Presence, String>> + Send;
+}
