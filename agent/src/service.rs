@@ -1,0 +1,266 @@
+//! `AgentService` over mTLS: who may call what, and nothing else; the work is done by [`crate::driver`] and
+//! [`crate::target`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use evenkeel_proto::identity::{self, Identity, Role};
+use evenkeel_proto::order::Order;
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::agent_service_server::AgentService;
+use evenkeel_types::{Epoch, GuestId, HostName, OrderId};
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::config::Libvirt;
+use crate::driver::{Driver, Updates, refused_update, state_of_update};
+use crate::hypervisor::Hypervisor;
+use crate::journal::Records;
+use crate::peer::Peers;
+use crate::target::Target;
+
+pub mod serve;
+
+/// The service's methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// To a target: check and reserve.
+    Prepare,
+    /// To a target: no longer needed.
+    Release,
+    /// To a source: carry out an order.
+    Migrate,
+    /// To a source: stop.
+    Cancel,
+    /// What this host has of a guest.
+    Inspect,
+}
+
+impl Method {
+    /// The one table of who may call what.
+    #[must_use]
+    pub fn roles(self) -> &'static [Role] {
+        match self {
+            Self::Prepare | Self::Release => &[Role::Agent],
+            Self::Migrate | Self::Cancel => &[Role::Scheduler],
+            Self::Inspect => &[Role::Scheduler, Role::Agent, Role::Operator],
+        }
+    }
+
+    /// Says whether `caller` may call this method.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, naming caller and method.
+    pub fn permit(self, caller: &Identity) -> Result<(), Status> {
+        if self.roles().contains(&caller.role) {
+            return Ok(());
+        }
+        tracing::warn!(%caller, method = ?self, "call refused: not this role's");
+        Err(Status::permission_denied(format!(
+            "{caller} may not call {self:?}"
+        )))
+    }
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Api<H, R, P> {
+    host: HostName,
+    driver: Arc<Driver<H, R, P>>,
+    target: Arc<Target<H, R>>,
+    libvirt: Libvirt,
+    /// Set when the daemon ends: no new orders, and streams end.
+    stopping: CancellationToken,
+}
+
+impl<H: Hypervisor, R: Records, P: Peers> Api<H, R, P> {
+    /// The service of `host`.
+    #[must_use]
+    pub fn new(
+        host: HostName,
+        driver: Arc<Driver<H, R, P>>,
+        target: Arc<Target<H, R>>,
+        libvirt: Libvirt,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            host,
+            driver,
+            target,
+            libvirt,
+            stopping,
+        }
+    }
+
+    fn until_end(&self, updates: Updates) -> Updating {
+        let stopping = self.stopping.clone();
+        let mut over = false;
+        let updates = WatchStream::new(updates)
+            // Before the first change there is nothing to tell.
+            .filter(|update| update.state.is_some())
+            .take_while(move |update| {
+                let go_on = !over;
+                over = state_of_update(update).is_some_and(|s| s.outcome().is_some());
+                go_on
+            })
+            .map(Ok);
+        Box::pin(Until {
+            inner: Box::pin(updates),
+            stop: Box::pin(stopping.cancelled_owned()),
+        })
+    }
+}
+
+/// Updates of one migration.
+type Updating = Pin<Box<dyn Stream<Item = Result<v1::MigrationUpdate, Status>> + Send>>;
+
+/// A stream that ends when the daemon does, so that a graceful shutdown need not wait for migrations.
+struct Until {
+    inner: Updating,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Stream for Until {
+    type Item = Result<v1::MigrationUpdate, Status>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        if self.stop.as_mut().poll(context).is_ready() {
+            return std::task::Poll::Ready(None);
+        }
+        self.inner.as_mut().poll_next(context)
+    }
+}
+
+/// The caller, if it may call `method`.
+fn permitted<T>(method: Method, request: &Request<T>) -> Result<Identity, Status> {
+    let caller = identity::of_peer(request)?;
+    method.permit(&caller)?;
+    Ok(caller)
+}
+
+fn malformed(error: &impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn order_of(message: Option<v1::Order>) -> Result<Order, Status> {
+    let message = message.ok_or_else(|| Status::invalid_argument("order is missing"))?;
+    Order::try_from(message).map_err(|e| malformed(&e))
+}
+
+fn agent_host(caller: &Identity) -> Result<HostName, Status> {
+    caller.name.parse().map_err(|e| malformed(&e))
+}
+
+#[tonic::async_trait]
+impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
+    type MigrateStream = Updating;
+
+    async fn prepare(
+        &self,
+        request: Request<v1::PrepareRequest>,
+    ) -> Result<Response<v1::PrepareReply>, Status> {
+        let source = agent_host(&permitted(Method::Prepare, &request)?)?;
+        let message = request.into_inner();
+        let order = order_of(message.order)?;
+        let outcome = self
+            .target
+            .prepare(&source, &order, message.domain_xml)
+            .await;
+        Ok(Response::new(match outcome {
+            Ok(()) => v1::PrepareReply {
+                accepted: true,
+                libvirt_peer_uri: self.libvirt.peer_uri.clone(),
+                migration_uri: self.libvirt.migration_uri.clone(),
+                ..v1::PrepareReply::default()
+            },
+            Err((reason, detail)) => v1::PrepareReply {
+                accepted: false,
+                refusal: reason.to_string(),
+                detail,
+                ..v1::PrepareReply::default()
+            },
+        }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseReply>, Status> {
+        let source = agent_host(&permitted(Method::Release, &request)?)?;
+        let order: OrderId = request
+            .into_inner()
+            .order_id
+            .parse()
+            .map_err(|e| malformed(&e))?;
+        self.target.release(&order, &source);
+        Ok(Response::new(v1::ReleaseReply {}))
+    }
+
+    async fn migrate(
+        &self,
+        request: Request<v1::MigrateRequest>,
+    ) -> Result<Response<Updating>, Status> {
+        permitted(Method::Migrate, &request)?;
+        if self.stopping.is_cancelled() {
+            return Err(Status::unavailable("this agent is stopping"));
+        }
+        let message = request.into_inner();
+        let order = order_of(message.order)?;
+        let id = order.id.clone();
+        let stream: Updating = match self.driver.start(order, message.leader_key).await {
+            Ok(updates) => self.until_end(updates),
+            Err(refused) => Box::pin(tokio_stream::once(Ok(refused_update(&id, refused)))),
+        };
+        Ok(Response::new(stream))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CancelReply>, Status> {
+        let caller = permitted(Method::Cancel, &request)?;
+        let message = request.into_inner();
+        let guest: GuestId = message.guest_uuid.parse().map_err(|e| malformed(&e))?;
+        let order: OrderId = message.order_id.parse().map_err(|e| malformed(&e))?;
+        let by = if message.by.is_empty() {
+            caller.to_string()
+        } else {
+            message.by
+        };
+        let leader = (message.leader_key.as_str(), Epoch(message.epoch));
+        let outcome = self.driver.cancel(&guest, &order, leader, &by).await;
+        let (accepted, detail) = match outcome {
+            Ok(()) => (true, String::new()),
+            Err(detail) => (false, detail),
+        };
+        tracing::info!(%caller, %order, %guest, by, accepted, detail, "cancel asked for");
+        Ok(Response::new(v1::CancelReply { accepted, detail }))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectRequest>,
+    ) -> Result<Response<v1::InspectReply>, Status> {
+        let caller = permitted(Method::Inspect, &request)?;
+        let text = request.into_inner().guest_uuid;
+        let guest: GuestId = text.parse().map_err(|e| malformed(&e))?;
+        if caller.role == Role::Agent {
+            self.target.prolong(&guest, &agent_host(&caller)?);
+        }
+        let answer = self.driver.calls.call(move |h| h.presence(&guest)).await;
+        let (presence, name) = answer.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(Response::new(v1::InspectReply {
+            host: self.host.to_string(),
+            presence: presence.to_string(),
+            name: name.unwrap_or_default(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! This host as a target: checks a guest that wants to come and holds memory for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use evenkeel_daemon::unix_ms;
+use evenkeel_proto::order::Order;
+use evenkeel_proto::v1;
+use evenkeel_types::{GuestId, HostName, OrderId, Refusal};
+use prometheus::{IntGauge, Registry};
+use tokio::sync::watch;
+
+use crate::calls::Calls;
+use crate::hypervisor::{Hypervisor, RunState};
+use crate::journal::{Records, Refused};
+use crate::reservation::{Request, Reservations, Room};
+
+/// Checking a definition may make libvirt probe its QEMU, which takes seconds the first time.
+const ADMIT_DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
+/// A definition larger than this is none: libvirt's own limit of a string is 4 MiB, real ones have 10 KiB.
+const MAX_DEFINITION: usize = 1 << 20;
+
+/// The receiving half of an agent.
+#[derive(Debug)]
+pub struct Target<H, R> {
+    host: HostName,
+    calls: Calls<H>,
+    records: Arc<R>,
+    /// What this host is; it offers no memory until the hypervisor has answered once.
+    own: watch::Receiver<v1::Inventory>,
+    /// Guests that may be on their way here at one time.
+    most: u32,
+    reservations: Mutex<Reservations>,
+    promised_mib: IntGauge,
+}
+
+impl<H: Hypervisor, R: Records> Target<H, R> {
+    /// A target that promises at most the memory that `own` offers.
+    ///
+    /// # Errors
+    /// When its metric is registered already.
+    pub fn new(
+        host: HostName,
+        calls: Calls<H>,
+        records: Arc<R>,
+        own: watch::Receiver<v1::Inventory>,
+        most: u32,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let promised_mib = IntGauge::new(
+            "evenkeel_agent_reserved_bytes",
+            "Memory promised to guests that are on their way to this host.",
+        )?;
+        registry.register(Box::new(promised_mib.clone()))?;
+        Ok(Self {
+            host,
+            calls,
+            records,
+            own,
+            most,
+            reservations: Mutex::default(),
+            promised_mib,
+        })
+    }
+
+    /// Checks a guest that `source` wants to send, and holds memory for it.
+    ///
+    /// On success the memory is held until [`Target::release`] or until some time after the deadline.
+    ///
+    /// # Errors
+    /// The refusal; nothing is then held.
+    pub async fn prepare(
+        &self,
+        source: &HostName,
+        order: &Order,
+        definition: String,
+    ) -> Result<(), Refused> {
+        let outcome = self.try_prepare(source, order, definition).await;
+        let (id, guest) = (&order.id, &order.guest);
+        let (coming, promised_mib) = self.promised();
+        match &outcome {
+            Ok(()) => tracing::info!(
+                order = %id, %guest, %source, memory_mib = order.message.memory_mib, coming,
+                promised_mib, "prepared for a guest"
+            ),
+            Err((reason, detail)) => tracing::warn!(
+                order = %id, %guest, %source, %reason, detail, "guest not admitted"
+            ),
+        }
+        outcome
+    }
+
+    async fn try_prepare(
+        &self,
+        source: &HostName,
+        order: &Order,
+        definition: String,
+    ) -> Result<(), Refused> {
+        self.check_order(source, order).await?;
+        if self.lock().holds(&order.id, unix_ms()) {
+            self.prolong(&order.guest, source);
+            return Ok(());
+        }
+        check_definition(order, &definition)?;
+        let answer = self
+            .calls
+            .call_within(ADMIT_DEADLINE, move |h| {
+                let admitted = h.admits(&definition)?;
+                Ok((admitted, h.counters()?))
+            })
+            .await;
+        let (admitted, counters) =
+            answer.map_err(|error| (Refusal::NoLibvirt, error.to_string()))?;
+        admitted?;
+        let held = counters
+            .into_iter()
+            .filter(|guest| guest.state != RunState::ShutOff)
+            .map(|guest| (guest.id, guest.memory_mib));
+        let room = Room {
+            capacity_mib: self.own.borrow().memory_mib,
+            held: held.collect(),
+        };
+        let request = Request {
+            order: order.id.clone(),
+            guest: order.guest.clone(),
+            source: source.clone(),
+            memory_mib: order.message.memory_mib,
+            deadline_ms: order.deadline_ms,
+        };
+        self.lock().reserve(&request, &room, self.most, unix_ms())
+    }
+
+    /// The order must stand in etcd and name both: otherwise any agent could fill this host with promises.
+    async fn check_order(&self, source: &HostName, order: &Order) -> Result<(), Refused> {
+        if order.target != self.host || order.source != *source {
+            let detail = format!(
+                "{source} asks {}, the order is from {} to {}",
+                self.host, order.source, order.target
+            );
+            return Err((Refusal::NoSuchOrder, detail));
+        }
+        if order.deadline_ms <= unix_ms() {
+            return Err((Refusal::DeadlinePassed, "the deadline is over".to_owned()));
+        }
+        match self.records.order(&order.guest).await {
+            Ok(Some(stands)) if stands == order.message => Ok(()),
+            Ok(_) => {
+                let detail = format!("order {} does not stand in etcd", order.id);
+                Err((Refusal::NoSuchOrder, detail))
+            }
+            Err(error) => Err((Refusal::NoEtcd, error.to_string())),
+        }
+    }
+
+    /// Gives up what is held for an order of `source`.
+    pub fn release(&self, order: &OrderId, source: &HostName) {
+        let held = self.lock().release(order, source);
+        self.promised();
+        tracing::debug!(%order, held, "reservation released");
+    }
+
+    /// Keeps what is held for a guest: its source still asks about it.
+    pub fn prolong(&self, guest: &GuestId, source: &HostName) {
+        self.lock().prolong(guest, source, unix_ms());
+    }
+
+    /// Guests on their way here and the MiB promised to them.
+    pub fn promised(&self) -> (usize, u64) {
+        let (coming, mib) = self.lock().promised(unix_ms());
+        let bytes = mib.saturating_mul(1 << 20);
+        self.promised_mib
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        (coming, mib)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The definition must be of the order's guest: what is checked is what will come.
+fn check_definition(order: &Order, definition: &str) -> Result<(), Refused> {
+    let unfit = |detail: String| (Refusal::Unsupported, detail);
+    if definition.len() > MAX_DEFINITION {
+        return Err(unfit(format!("definition of {} bytes", definition.len())));
+    }
+    let document = roxmltree::Document::parse(definition)
+        .map_err(|e| unfit(format!("definition is no XML: {e}")))?;
+    let uuid = document
+        .root_element()
+        .children()
+        .find(|node| node.has_tag_name("uuid"))
+        .and_then(|node| node.text());
+    if uuid.and_then(|text| text.trim().parse().ok()) != Some(order.guest.clone()) {
+        let detail = format!("definition of guest {uuid:?}, order for {}", order.guest);
+        return Err(unfit(detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
