@@ -1,0 +1,113 @@
+//! Journals that nobody drives: open ones of an earlier life are taken up, settled ones are tidied away.
+//!
+//! Looks at the start, whenever etcd comes back, and now and then, for an admission whose answer was lost may
+//! leave a journal that no task knows. A closed journal stays until the leader has removed its order: it is
+//! how the leader learns of the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_daemon::StoreError;
+use evenkeel_daemon::retry::Backoff;
+use evenkeel_proto::v1;
+use evenkeel_types::GuestId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::hypervisor::Hypervisor;
+use crate::journal::{Records, Stored, state_of};
+use crate::peer::Peers;
+
+/// Between two looks while closed journals wait for the leader, or migrations run.
+const SOON: Duration = Duration::from_secs(5);
+/// Between two looks when there is nothing to tidy.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Looks until `stop`. `healthy` tells whether etcd answers.
+pub async fn look_after<H: Hypervisor, R: Records, P: Peers>(
+    driver: Arc<Driver<H, R, P>>,
+    mut healthy: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        let wait = match look(&driver).await {
+            Ok(waiting) => {
+                backoff.reset();
+                let busy = waiting > 0 || driver.running.count() > 0;
+                if busy { SOON } else { SELDOM }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "own journals not read");
+                backoff.next_wait()
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            () = back_again(&mut healthy) => {}
+        }
+    }
+}
+
+/// Waits until etcd answers again after a time in which it did not.
+async fn back_again(healthy: &mut watch::Receiver<bool>) {
+    let away = healthy.wait_for(|up| !up).await.is_ok();
+    if !(away && healthy.wait_for(|up| *up).await.is_ok()) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Goes through this host's journals once; answers how many closed ones wait for the leader.
+///
+/// # Errors
+/// When etcd does not answer.
+pub async fn look<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Arc<Driver<H, R, P>>,
+) -> Result<usize, StoreError> {
+    let mut waiting = 0;
+    for stored in driver.records.journals().await? {
+        let order = stored.value.order.clone().unwrap_or_default();
+        let Ok(guest) = order.guest_uuid.parse::<GuestId>() else {
+            tracing::error!(
+                order = order.id,
+                "a journal names no guest and is left alone"
+            );
+            continue;
+        };
+        if driver.running.has(&guest) {
+            continue;
+        }
+        match state_of(&stored.value).map(|state| state.outcome().is_some()) {
+            Some(true) if tidy(driver, &guest, &stored).await? => {}
+            Some(true) => waiting += 1,
+            Some(false) => {
+                let driver = Arc::clone(driver);
+                // Waits for the hypervisor: not here.
+                tokio::spawn(async move { driver.adopt(stored).await });
+            }
+            None => tracing::error!(order = order.id, "a journal's state is of a newer version"),
+        }
+    }
+    Ok(waiting)
+}
+
+/// Removes a closed journal whose order is settled; `false`: its order still stands.
+async fn tidy<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    guest: &GuestId,
+    stored: &Stored<v1::Journal>,
+) -> Result<bool, StoreError> {
+    let id = |order: &v1::Order| order.id.clone();
+    let stands = driver.records.order(guest).await?;
+    if stands.as_ref().map(id) == stored.value.order.as_ref().map(id) {
+        return Ok(false);
+    }
+    driver.records.remove(guest, stored.revision).await?;
+    tracing::debug!(%guest, "closed journal removed");
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

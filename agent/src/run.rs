@@ -1,0 +1,232 @@
+//! The agent as a whole: everything is made here, handed to each other, started and stopped.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use evenkeel_daemon::metrics::{self, Readiness};
+use evenkeel_daemon::{LeaseKeeper, Store};
+use evenkeel_proto::identity::TlsPem;
+use evenkeel_proto::keys::Keys;
+use evenkeel_proto::v1;
+use prometheus::Registry;
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::calls::Calls;
+use crate::config::Config;
+use crate::driver::{Driver, Figures, Running, Timings};
+use crate::epoch::EpochFloor;
+use crate::hypervisor::Hypervisor;
+use crate::journal::etcd::EtcdRecords;
+use crate::peer::grpc::GrpcPeers;
+use crate::pressure::HostReader;
+use crate::reporter::shown::AgentMetrics;
+use crate::reporter::{Watcher, WatcherParts};
+use crate::service::{Api, serve};
+use crate::target::Target;
+use crate::{adopt, inventory, reporter};
+
+/// How long the parts may take to end; what is not over then is cut off. No migration is among them.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What everything stands on.
+struct Base<H> {
+    config: Arc<Config>,
+    calls: Calls<H>,
+    tls: TlsPem,
+    store: Store,
+    keys: Keys,
+    registry: Registry,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// The migrating half.
+struct Hands<H> {
+    driver: Arc<Driver<H, EtcdRecords, GrpcPeers>>,
+    target: Arc<Target<H, EtcdRecords>>,
+}
+
+/// Runs the agent until `stop`. A migration that is under way then goes on without it.
+///
+/// # Errors
+/// When it cannot start: the state directory is not ours, an address is taken, certificates are unusable.
+pub async fn run<H: Hypervisor>(
+    config: Config,
+    hypervisor: Arc<H>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let _lock = lock_state(&config)?;
+    let tls = config.tls.read()?;
+    let registry = metrics::registry("agent", env!("CARGO_PKG_VERSION"))?;
+    let store = Store::connect(&config.etcd_endpoints, &tls, &registry).await?;
+    let base = Base {
+        keys: Keys::new(&config.cluster),
+        config: Arc::new(config),
+        calls: Calls::new(hypervisor),
+        tls,
+        store,
+        registry,
+        stop: stop.clone(),
+        tasks: TaskTracker::new(),
+    };
+    let ready = Readiness::default();
+    let hands = start_hands(&base)?;
+    let served = start_services(&base, &hands, ready.clone()).await?;
+    start_reporting(&base, &hands)?;
+    ready.set(true);
+    notify(&[NotifyState::Ready]);
+    tracing::info!(
+        host = %base.config.host, cluster = %base.config.cluster,
+        grpc = %base.config.listen.grpc, metrics = %base.config.listen.metrics,
+        epoch = %hands.driver.floor.highest(), "agent is ready"
+    );
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = served => ended?.context("a server ended"),
+    };
+    notify(&[NotifyState::Stopping]);
+    let going_on = hands.driver.running.count();
+    tracing::info!(going_on, "agent stops; migrations go on without it");
+    stop.cancel();
+    base.tasks.close();
+    // What does not end in time is cut off by the process's end.
+    drop(tokio::time::timeout(FAREWELL, base.tasks.wait()).await);
+    ended
+}
+
+/// Two agents of one host would write the same keys: the state directory belongs to one.
+fn lock_state(config: &Config) -> anyhow::Result<File> {
+    let dir = &config.state_dir;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the state directory {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.try_lock()
+        .with_context(|| format!("another agent holds {}", path.display()))?;
+    Ok(file)
+}
+
+fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
+    let config = &base.config;
+    let (own, known) = watch::channel(v1::Inventory::default());
+    let records = Arc::new(EtcdRecords::new(
+        base.store.clone(),
+        base.keys.clone(),
+        config.host.clone(),
+    ));
+    let etcd = (base.store.clone(), base.keys.clone());
+    let peers = GrpcPeers::new(etcd.clone(), base.tls.clone(), known.clone());
+    let driver = Arc::new(Driver {
+        host: config.host.clone(),
+        calls: base.calls.clone(),
+        records: Arc::clone(&records),
+        peers: Arc::new(peers),
+        floor: EpochFloor::open(&config.state_dir)?,
+        most: config.max_migrations,
+        timings: Timings::default(),
+        figures: Figures::new(&base.registry)?,
+        running: Running::default(),
+    });
+    let target = Arc::new(Target::new(
+        config.host.clone(),
+        base.calls.clone(),
+        records,
+        known,
+        config.max_migrations,
+        &base.registry,
+    )?);
+    base.tasks.spawn(inventory::publish(
+        Arc::clone(config),
+        base.calls.clone(),
+        etcd,
+        own,
+        base.stop.clone(),
+    ));
+    base.tasks.spawn(adopt::look_after(
+        Arc::clone(&driver),
+        base.store.health(),
+        base.stop.clone(),
+    ));
+    Ok(Hands { driver, target })
+}
+
+/// Starts the gRPC service and the metrics endpoint; the handle ends when one of them fails.
+async fn start_services<H: Hypervisor>(
+    base: &Base<H>,
+    hands: &Hands<H>,
+    ready: Readiness,
+) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<()>>> {
+    let config = &base.config;
+    let api = Api::new(
+        config.host.clone(),
+        Arc::clone(&hands.driver),
+        Arc::clone(&hands.target),
+        config.libvirt.clone(),
+        base.stop.clone(),
+    );
+    let listener = serve::listen(config.listen.grpc).await?;
+    let (tls, stop, address) = (base.tls.clone(), base.stop.clone(), config.listen.metrics);
+    let registry = base.registry.clone();
+    Ok(base.tasks.spawn(async move {
+        let exposition = metrics::serve(address, registry, ready, stop.clone());
+        let grpc = serve::serve(listener, &tls, api, stop);
+        tokio::try_join!(async { grpc.await.context("gRPC service") }, async {
+            exposition
+                .await
+                .with_context(|| format!("metrics on {address}"))
+        },)
+        .map(|((), ())| ())
+    }))
+}
+
+fn start_reporting<H: Hypervisor>(base: &Base<H>, hands: &Hands<H>) -> anyhow::Result<()> {
+    let config = &base.config;
+    let agent_metrics = AgentMetrics::new(&base.registry, &config.host, config.domain_metrics)?;
+    let lease = LeaseKeeper::new(base.store.clone(), config.report.lease_ttl);
+    let (reports, newest) = watch::channel(v1::Report::default());
+    base.tasks.spawn(reporter::publish(
+        (base.store.clone(), base.keys.report(&config.host)),
+        newest,
+        lease.current(),
+        agent_metrics.clone(),
+        base.stop.clone(),
+    ));
+    base.tasks.spawn(lease.run(base.stop.clone()));
+    let parts = WatcherParts {
+        host: config.host.clone(),
+        reader: HostReader::new(config.sources.clone()),
+        pace: config.report,
+        metrics: agent_metrics,
+    };
+    let target = Arc::clone(&hands.target);
+    let watcher = Watcher::new(base.calls.clone(), parts);
+    base.tasks.spawn(watcher.run(
+        reports,
+        move || target.promised().0,
+        watchdog(),
+        base.stop.clone(),
+    ));
+    Ok(())
+}
+
+/// Feeds systemd's watchdog with the progress of the loop that looks at the guests.
+fn watchdog() -> impl Fn() + Send {
+    let wanted = sd_notify::watchdog_enabled().is_some();
+    move || {
+        if wanted {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "service manager not notified");
+    }
+}
