@@ -95,7 +95,7 @@ pub struct CandidateReport {
     pub payback_seconds: Option<f64>,
 }
 
-/// Alternatives that a brief report names per guest.
+/// Hosts that a brief report looks at per guest: those that would take demand at the least loss.
 const BRIEF_CANDIDATES: usize = 5;
 
 impl PlanReport {
@@ -117,10 +117,13 @@ impl PlanReport {
         for (at, guest) in model.guests.iter().enumerate() {
             let to = goes.get(guest.data.name.as_str()).map(|&to| to.to_owned());
             if explain == Explain::Full || to.is_some() {
-                let mut report = guest_report(state, at);
-                if explain == Explain::Brief {
-                    report.candidates.truncate(BRIEF_CANDIDATES);
-                }
+                let report = match explain {
+                    Explain::Full => guest_report(state, at),
+                    Explain::Brief => {
+                        let cheapest = state.targets.iter().map(|&(_, host)| host);
+                        report_on(state, at, cheapest.take(BRIEF_CANDIDATES))
+                    }
+                };
                 guests.push(GuestReport {
                     moves_to: to,
                     ..report
@@ -181,11 +184,20 @@ pub fn explain_host(
     ))
 }
 
-pub(crate) fn guest_report(state: &State<'_, '_>, guest: usize) -> GuestReport {
+fn guest_report(state: &State<'_, '_>, guest: usize) -> GuestReport {
+    report_on(state, guest, 0..state.model.hosts.len())
+}
+
+/// The report of a guest on these hosts, its own left out.
+fn report_on(
+    state: &State<'_, '_>,
+    guest: usize,
+    hosts: impl Iterator<Item = usize>,
+) -> GuestReport {
     let model = state.model;
     let unit = state.unit_of[guest];
     let here = state.at[unit];
-    let others = (0..model.hosts.len()).filter(|&h| h != here);
+    let others = hosts.filter(|&h| h != here);
     let mut ranked: Vec<(bool, f64, CandidateReport)> =
         others.map(|to| candidate(state, unit, to)).collect();
     ranked.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)));
@@ -256,7 +268,7 @@ fn candidate(state: &State<'_, '_>, unit: usize, to: usize) -> (bool, f64, Candi
     (true, found.score, report)
 }
 
-pub(crate) fn why_not(model: &Model<'_>, found: &crate::search::Candidate) -> String {
+fn why_not(model: &Model<'_>, found: &crate::search::Candidate) -> String {
     let minutes = model.payback.horizon_seconds / 60.0;
     let needed = model.payback.factor * found.cost;
     if found.gain > needed {

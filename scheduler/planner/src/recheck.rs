@@ -90,12 +90,19 @@ fn may_move(state: &State<'_, '_>, unit: usize, step: &Step) -> Result<(), NotNo
         Mobility::Fixed(reason, detail) => Err(not_now(*reason, detail.as_str())),
         // Torn groups are whole again when the plan is done.
         Mobility::ForcedOnly(reason, detail)
-            if is_for_gain(step.reason) && *reason != BlockReason::RuleForbids =>
+            if is_for_gain(step.reason)
+                && *reason != BlockReason::RuleForbids
+                && !above_limit(state, state.at[unit], step.reason) =>
         {
             Err(not_now(*reason, detail.as_str()))
         }
         Mobility::ForcedOnly(..) | Mobility::Free => Ok(()),
     }
+}
+
+/// Memory above its limit has to go, whether that pays or not.
+fn above_limit(state: &State<'_, '_>, from: usize, reason: StepReason) -> bool {
+    reason == StepReason::RelieveMemory && state.excess_memory(from) > 0
 }
 
 fn within_limits(model: &Model<'_>, from: usize, to: usize) -> Result<(), NotNow> {
@@ -142,8 +149,7 @@ fn worth_it(
         let (reason, detail) = state.words(Block::NotConverging, unit, to);
         return Err(not_now(reason, detail));
     };
-    let above_limit = reason == StepReason::RelieveMemory && state.excess_memory(from) > 0;
-    if !is_for_gain(reason) || above_limit || found.gain > found.cost {
+    if !is_for_gain(reason) || above_limit(state, from, reason) || found.gain > found.cost {
         return Ok(());
     }
     let minutes = state.model.payback.horizon_seconds / 60.0;

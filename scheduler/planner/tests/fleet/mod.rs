@@ -68,7 +68,7 @@ impl Dice {
     }
 
     pub(crate) fn unit(&mut self) -> f64 {
-        f64::from(u32::try_from(self.roll() >> 32).unwrap()) / f64::from(u32::MAX)
+        f64::from(u32::try_from(self.roll() >> 32).unwrap_or(0)) / f64::from(u32::MAX)
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn skewed(seed: u64, hosts: usize, per_host: usize, load: f64) -> Sna
     for (h, name) in names.iter().enumerate() {
         let skew = if h * 4 < hosts { 2.0 } else { 0.6 };
         for g in 0..per_host {
-            let mean = 16.0 * load / f64::from(u32::try_from(per_host).unwrap());
+            let mean = 16.0 * load / f64::from(u32::try_from(per_host).unwrap_or(1));
             let demand = mean * skew * (0.3 + 1.4 * dice.unit());
             let memory = 1024 + 512 * dice.below(4);
             guests.push(Guest {
