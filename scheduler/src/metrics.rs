@@ -17,32 +17,50 @@ const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests 
 /// All metrics of one replica.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    replica: ReplicaMetrics,
+    fleet: FleetMetrics,
+    moves: MoveMetrics,
+}
+
+/// About this replica and its loop.
+#[derive(Debug, Clone)]
+struct ReplicaMetrics {
     leader: IntGauge,
     transitions: IntCounter,
     epoch: IntGauge,
     cycle_seconds: HistogramVec,
     cycles: IntCounterVec,
     last_cycle: Gauge,
-    fleet_loss: GaugeVec,
+    hold: IntGaugeVec,
+    etcd_up: IntGauge,
+    malformed: IntGauge,
+}
+
+/// About the fleet and what governs it.
+#[derive(Debug, Clone)]
+struct FleetMetrics {
+    loss: GaugeVec,
     host_loss: GaugeVec,
     host_utilisation: GaugeVec,
     host_state: IntGaugeVec,
     mode: IntGaugeVec,
     policy_info: IntGaugeVec,
-    hold: IntGaugeVec,
-    plan_moves: IntGauge,
-    moves_rejected: IntCounterVec,
-    migrations_running: IntGauge,
-    migrations_running_limit: IntGauge,
-    migrations_unknown: IntGauge,
-    migrations: IntCounterVec,
-    migration_duration: HistogramVec,
-    migration_downtime: HistogramVec,
-    migration_bytes: HistogramVec,
+}
+
+/// About planned, running and ended moves.
+#[derive(Debug, Clone)]
+struct MoveMetrics {
+    planned: IntGauge,
+    rejected: IntCounterVec,
+    running: IntGauge,
+    running_limit: IntGauge,
+    unknown: IntGauge,
+    ended: IntCounterVec,
+    duration: HistogramVec,
+    downtime: HistogramVec,
+    bytes: HistogramVec,
     prediction_error: HistogramVec,
     failures: IntCounterVec,
-    etcd_up: IntGauge,
-    malformed: IntGauge,
 }
 
 /// Makes and registers metrics.
@@ -109,19 +127,10 @@ impl Maker<'_> {
     }
 }
 
-impl Metrics {
-    /// Makes and registers all metrics.
-    ///
-    /// # Errors
-    /// When one of the names is registered already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let make = Maker(registry);
-        let seconds = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0];
-        let pauses = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-        let bytes = [1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
-        let ratios = [0.1, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 10.0];
+impl ReplicaMetrics {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
         let phases = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-        let metrics = Self {
+        Ok(Self {
             leader: make.gauge("scheduler_leader", "1 on the replica that leads.")?,
             transitions: make.counter(
                 "scheduler_leader_transitions_total",
@@ -142,7 +151,24 @@ impl Metrics {
                 "scheduler_last_cycle_timestamp_seconds",
                 "When the last planning cycle ended.",
             )?,
-            fleet_loss: make.floats(
+            hold: make.gauges(
+                "scheduler_hold",
+                "1: holds automatic moves back.",
+                &["reason"],
+            )?,
+            etcd_up: make.gauge("scheduler_etcd_up", "1: etcd answered last time.")?,
+            malformed: make.gauge(
+                "scheduler_malformed_values",
+                "Values in etcd that are not used.",
+            )?,
+        })
+    }
+}
+
+impl FleetMetrics {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            loss: make.floats(
                 "fleet_loss_guest_seconds_per_second",
                 "Loss of the fleet: how many vCPUs are waiting, on average.",
                 &["state"],
@@ -160,62 +186,65 @@ impl Metrics {
             host_state: make.gauges("host_state", "State of a host.", &["host", "state"])?,
             mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
             policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
-            hold: make.gauges(
-                "scheduler_hold",
-                "1: holds automatic moves back.",
-                &["reason"],
-            )?,
-            plan_moves: make.gauge("plan_moves", "Moves in the newest plan.")?,
-            moves_rejected: make.counters(
-                "moves_rejected_total",
-                "Planned moves that were not started, by reason.",
-                &["reason"],
-            )?,
-            migrations_running: make.gauge("migrations_running", "Migrations under way.")?,
-            migrations_running_limit: make.gauge(
-                "migrations_running_limit",
-                "Most migrations the policy allows at a time.",
-            )?,
-            migrations_unknown: make.gauge("migrations_unknown", UNKNOWN_HELP)?,
-            migrations: make.counters(
-                "migrations_total",
-                "Migrations that ended, by what started them and how they ended.",
-                &["trigger", "result"],
-            )?,
-            migration_duration: make.histogram(
+        })
+    }
+}
+
+impl MoveMetrics {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        let seconds = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0];
+        let pauses = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+        let bytes = [1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+        let ratios = [0.1, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0, 10.0];
+        let limit_help = "Most migrations the policy allows at a time.";
+        let rejected_help = "Planned moves that were not started, by reason.";
+        let ended_help = "Migrations that ended, by what started them and how they ended.";
+        let duration_help = "Time from a migration's start to its settled end.";
+        let downtime_help = "Pause at switch-over of completed migrations.";
+        let bytes_help = "Bytes copied by completed migrations.";
+        let error_help = "Measured over predicted, of completed migrations.";
+        let failures_help = "Migrations that were refused or failed.";
+        Ok(Self {
+            planned: make.gauge("plan_moves", "Moves in the newest plan.")?,
+            rejected: make.counters("moves_rejected_total", rejected_help, &["reason"])?,
+            running: make.gauge("migrations_running", "Migrations under way.")?,
+            running_limit: make.gauge("migrations_running_limit", limit_help)?,
+            unknown: make.gauge("migrations_unknown", UNKNOWN_HELP)?,
+            ended: make.counters("migrations_total", ended_help, &["trigger", "result"])?,
+            duration: make.histogram(
                 "migration_duration_seconds",
-                "Time from a migration's start to its settled end.",
+                duration_help,
                 &["result"],
                 &seconds,
             )?,
-            migration_downtime: make.histogram(
-                "migration_downtime_seconds",
-                "Pause at switch-over of completed migrations.",
-                &[],
-                &pauses,
-            )?,
-            migration_bytes: make.histogram(
-                "migration_bytes",
-                "Bytes copied by completed migrations.",
-                &[],
-                &bytes,
-            )?,
+            downtime: make.histogram("migration_downtime_seconds", downtime_help, &[], &pauses)?,
+            bytes: make.histogram("migration_bytes", bytes_help, &[], &bytes)?,
             prediction_error: make.histogram(
                 "migration_prediction_error_ratio",
-                "Measured over predicted, of completed migrations.",
+                error_help,
                 &["quantity"],
                 &ratios,
             )?,
             failures: make.counters(
                 "migration_failures_total",
-                "Migrations that were refused or failed.",
+                failures_help,
                 &["phase", "reason"],
             )?,
-            etcd_up: make.gauge("scheduler_etcd_up", "1: etcd answered last time.")?,
-            malformed: make.gauge(
-                "scheduler_malformed_values",
-                "Values in etcd that are not used.",
-            )?,
+        })
+    }
+}
+
+impl Metrics {
+    /// Makes and registers all metrics.
+    ///
+    /// # Errors
+    /// When one of the names is registered already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let make = Maker(registry);
+        let metrics = Self {
+            replica: ReplicaMetrics::new(&make)?,
+            fleet: FleetMetrics::new(&make)?,
+            moves: MoveMetrics::new(&make)?,
         };
         metrics.start_at_zero();
         Ok(metrics)
@@ -224,65 +253,71 @@ impl Metrics {
     /// Series exist before their first event, or `rate()` misses it.
     fn start_at_zero(&self) {
         for name in Hold::NAMES {
-            self.hold.with_label_values(&[name]).set(0);
+            self.replica.hold.with_label_values(&[name]).set(0);
         }
         for trigger in ["balance", "repair", "drain", "manual"] {
             for result in ["done", "failed", "refused", "cancelled"] {
-                self.migrations
+                self.moves
+                    .ended
                     .with_label_values(&[trigger, result])
                     .inc_by(0);
             }
         }
         for outcome in ["idle", "moves", "held", "failed"] {
-            self.cycles.with_label_values(&[outcome]).inc_by(0);
+            self.replica.cycles.with_label_values(&[outcome]).inc_by(0);
         }
     }
 
     /// Whether this replica leads, and under which epoch.
     pub fn leadership(&self, epoch: Option<i64>) {
-        let led = self.leader.get() == 1;
+        let led = self.replica.leader.get() == 1;
         if epoch.is_some() && !led {
-            self.transitions.inc();
+            self.replica.transitions.inc();
         }
-        self.leader.set(i64::from(epoch.is_some()));
-        self.epoch.set(epoch.unwrap_or(0));
+        self.replica.leader.set(i64::from(epoch.is_some()));
+        self.replica.epoch.set(epoch.unwrap_or(0));
     }
 
     /// Whether etcd answers.
     pub fn etcd(&self, up: bool) {
-        self.etcd_up.set(i64::from(up));
+        self.replica.etcd_up.set(i64::from(up));
     }
 
     /// The fleet as assessed.
     pub fn assessment(&self, assessment: &Assessment) {
-        self.fleet_loss
+        self.fleet
+            .loss
             .with_label_values(&["now"])
             .set(assessment.loss.total);
-        self.host_loss.reset();
-        self.host_utilisation.reset();
+        self.fleet.host_loss.reset();
+        self.fleet.host_utilisation.reset();
         for host in &assessment.loss.per_host {
-            self.host_loss
+            self.fleet
+                .host_loss
                 .with_label_values(&[&host.name])
                 .set(host.loss);
             let ratio = |resource| {
-                self.host_utilisation
+                self.fleet
+                    .host_utilisation
                     .with_label_values(&[host.name.as_str(), resource])
             };
             ratio("cpu").set(host.cpu_utilisation);
             ratio("memory").set(host.memory_utilisation);
         }
-        self.host_state.reset();
+        self.fleet.host_state.reset();
         for host in &assessment.snapshot.hosts {
             for state in ["active", "cordoned", "draining", "absent"] {
                 let is = i64::from(host.state.as_str() == state);
-                self.host_state
+                self.fleet
+                    .host_state
                     .with_label_values(&[host.name.as_str(), state])
                     .set(is);
             }
         }
         let held: BTreeSet<&str> = assessment.holds.iter().map(Hold::as_str).collect();
         for name in Hold::NAMES {
-            self.hold
+            self.replica
+                .hold
                 .with_label_values(&[name])
                 .set(i64::from(held.contains(name)));
         }
@@ -291,48 +326,53 @@ impl Metrics {
     /// What governs.
     pub fn policy(&self, mode: Mode, revision: u64, running_limit: u32) {
         for known in [Mode::Observe, Mode::Automatic, Mode::Off] {
-            self.mode
+            self.fleet
+                .mode
                 .with_label_values(&[known.as_str()])
                 .set(i64::from(known == mode));
         }
-        self.policy_info.reset();
-        self.policy_info
+        self.fleet.policy_info.reset();
+        self.fleet
+            .policy_info
             .with_label_values(&[&revision.to_string()])
             .set(1);
-        self.migrations_running_limit.set(i64::from(running_limit));
+        self.moves.running_limit.set(i64::from(running_limit));
     }
 
     /// Migrations under way, and those of unknown outcome.
     pub fn running(&self, running: usize, unknown: usize, malformed: usize) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.migrations_running.set(count(running));
-        self.migrations_unknown.set(count(unknown));
-        self.malformed.set(count(malformed));
+        self.moves.running.set(count(running));
+        self.moves.unknown.set(count(unknown));
+        self.replica.malformed.set(count(malformed));
     }
 
     /// A cycle's plan.
     pub fn plan(&self, moves: usize, loss_after: f64) {
-        self.plan_moves
+        self.moves
+            .planned
             .set(i64::try_from(moves).unwrap_or(i64::MAX));
-        self.fleet_loss
+        self.fleet
+            .loss
             .with_label_values(&["planned"])
             .set(loss_after);
     }
 
     /// A cycle that ended.
     pub fn cycle(&self, outcome: &str, phases: &[(&str, f64)], ended_seconds: f64) {
-        self.cycles.with_label_values(&[outcome]).inc();
+        self.replica.cycles.with_label_values(&[outcome]).inc();
         for (phase, seconds) in phases {
-            self.cycle_seconds
+            self.replica
+                .cycle_seconds
                 .with_label_values(&[phase])
                 .observe(*seconds);
         }
-        self.last_cycle.set(ended_seconds);
+        self.replica.last_cycle.set(ended_seconds);
     }
 
     /// A planned move that was not started.
     pub fn rejected(&self, reason: &str) {
-        self.moves_rejected.with_label_values(&[reason]).inc();
+        self.moves.rejected.with_label_values(&[reason]).inc();
     }
 
     /// A migration that was settled.
@@ -340,7 +380,8 @@ impl Metrics {
         let order = journal.order.clone().unwrap_or_default();
         let state = journal.state.clone().unwrap_or_default();
         let result = result_of(state.phase());
-        self.migrations
+        self.moves
+            .ended
             .with_label_values(&[order.trigger.as_str(), result])
             .inc();
         if matches!(result, "failed" | "refused") {
@@ -349,12 +390,14 @@ impl Metrics {
             } else {
                 "copy"
             };
-            self.failures
+            self.moves
+                .failures
                 .with_label_values(&[phase, state.reason.as_str()])
                 .inc();
         }
         let took = ms_to_seconds(journal.ended_at_ms - journal.started_at_ms);
-        self.migration_duration
+        self.moves
+            .duration
             .with_label_values(&[result])
             .observe(took);
         if result == "done" {
@@ -370,10 +413,11 @@ impl Metrics {
         let downtime = ms_to_seconds(i64::try_from(progress.downtime_ms).unwrap_or(i64::MAX));
         let copy = ms_to_seconds(i64::try_from(progress.elapsed_ms).unwrap_or(i64::MAX));
         let bytes = big(progress.transferred_bytes);
-        self.migration_downtime
+        self.moves
+            .downtime
             .with_label_values(&none)
             .observe(downtime);
-        self.migration_bytes.with_label_values(&none).observe(bytes);
+        self.moves.bytes.with_label_values(&none).observe(bytes);
         let pairs = [
             ("copy_seconds", copy, predicted.copy_seconds),
             ("downtime_seconds", downtime, predicted.downtime_seconds),
@@ -381,7 +425,8 @@ impl Metrics {
         ];
         for (quantity, measured, predicted) in pairs {
             if predicted > 0.0 && measured > 0.0 {
-                self.prediction_error
+                self.moves
+                    .prediction_error
                     .with_label_values(&[quantity])
                     .observe(measured / predicted);
             }

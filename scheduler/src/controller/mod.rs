@@ -112,6 +112,12 @@ pub struct Planned {
 /// A plan that is being made.
 type Planning = JoinHandle<(Plan, PlanReport, Duration)>;
 
+/// Answers of delivery tasks, and the way back for them.
+type Answers = (
+    mpsc::Sender<(OrderId, Delivery)>,
+    mpsc::Receiver<(OrderId, Delivery)>,
+);
+
 /// What a controller is made of.
 #[derive(Debug)]
 pub struct Parts {
@@ -143,10 +149,7 @@ pub struct Controller {
     planned: Option<Planned>,
     planning: Option<Planning>,
     deliveries: BTreeMap<OrderId, Delivered>,
-    delivered: (
-        mpsc::Sender<(OrderId, Delivery)>,
-        mpsc::Receiver<(OrderId, Delivery)>,
-    ),
+    delivered: Answers,
     /// Epoch of the mandate we acted under last.
     led_epoch: Option<i64>,
     next_cycle_ms: i64,

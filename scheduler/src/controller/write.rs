@@ -323,12 +323,10 @@ impl Controller {
         }
         let order = self.order(&mandate, &step, &cause).await.map_err(|error| {
             self.note_failed_write("order", &mandate, &error);
-            match error {
-                CommitError::Conflict => {
-                    WriteError::Conflict("an order stands for this guest already".to_owned())
-                }
-                other => other.into(),
+            if matches!(error, CommitError::Conflict) {
+                return WriteError::Conflict("an order stands for this guest already".to_owned());
             }
+            error.into()
         })?;
         Ok(v1::OperatorMigrateReply { order: Some(order) })
     }

@@ -14,6 +14,15 @@ use crate::observe::{Fleet, GuestReading, HostReport, RunState};
 /// Basis points in one.
 const BASIS_POINTS: f64 = 10_000.0;
 
+/// What a snapshot is made from.
+#[derive(Clone, Copy)]
+struct Picture<'a> {
+    core: &'a Core,
+    fleet: &'a Fleet,
+    policy: &'a Policy,
+    now_ms: i64,
+}
+
 /// Builds the snapshot, and the ids behind its guests' names.
 pub(super) fn build(
     core: &Core,
@@ -21,13 +30,15 @@ pub(super) fn build(
     policy: &Policy,
     now_ms: i64,
 ) -> (Snapshot, BTreeMap<String, GuestId>) {
+    let picture = Picture {
+        core,
+        fleet,
+        policy,
+        now_ms,
+    };
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
-    snapshot.hosts = fleet
-        .hosts
-        .keys()
-        .map(|name| host(core, fleet, policy, name, now_ms))
-        .collect();
+    snapshot.hosts = fleet.hosts.keys().map(|name| picture.host(name)).collect();
     let mut ids = BTreeMap::new();
     let names = unique_names(fleet);
     for (host, report) in &fleet.reports {
@@ -42,9 +53,7 @@ pub(super) fn build(
                 continue;
             };
             ids.insert(name.clone(), reading.id.clone());
-            snapshot
-                .guests
-                .push(guest(core, fleet, policy, host, reading, name, now_ms));
+            snapshot.guests.push(picture.guest(host, reading, name));
         }
     }
     snapshot.in_flight = in_flight(fleet, &names);
@@ -79,49 +88,110 @@ fn unique_names(fleet: &Fleet) -> BTreeMap<(&HostName, &GuestId), String> {
         .collect()
 }
 
-/// Whether a host's data can be used: its agent lives, its libvirt answers, its report is fresh.
-fn is_usable(
-    core: &Core,
-    policy: &Policy,
-    name: &HostName,
-    report: &HostReport,
-    now_ms: i64,
-) -> bool {
-    let fresh = core
-        .report_age(name, now_ms)
-        .is_some_and(|age| age <= policy.control.max_report_age);
-    report.libvirt_up && fresh
-}
+impl Picture<'_> {
+    /// Whether a host's data can be used: its agent lives, its libvirt answers, its report is fresh.
+    fn is_usable(&self, name: &HostName) -> bool {
+        let libvirt_up = self
+            .fleet
+            .reports
+            .get(name)
+            .is_some_and(|report| report.libvirt_up);
+        let age = self.core.report_age(name, self.now_ms);
+        libvirt_up && age.is_some_and(|age| age <= self.policy.control.max_report_age)
+    }
 
-fn host(core: &Core, fleet: &Fleet, policy: &Policy, name: &HostName, now_ms: i64) -> Host {
-    let report = fleet.reports.get(name);
-    let usable = report.is_some_and(|r| is_usable(core, policy, name, r, now_ms));
-    let mut host = Host {
-        name: name.to_string(),
-        state: if usable {
+    fn host(&self, name: &HostName) -> Host {
+        let state = if self.is_usable(name) {
             HostState::Active
         } else {
             HostState::Absent
-        },
-        ..Host::default()
-    };
-    if let Some(facts) = fleet.hosts.get(name) {
-        host.cpu_cores = facts.cpu_cores;
-        host.memory_mib = facts.memory_mib;
-        host.labels = facts.labels.clone();
-        host.cpu_class = facts.cpu_class.clone();
-        host.networks = facts.networks.clone();
-        host.storage = facts.storage.clone();
-        if let Some(bandwidth) = facts.migration_bandwidth_mib_s {
-            host.migration_bandwidth_mib_s = bandwidth;
+        };
+        let mut host = Host {
+            name: name.to_string(),
+            state,
+            ..Host::default()
+        };
+        if let Some(facts) = self.fleet.hosts.get(name) {
+            host.cpu_cores = facts.cpu_cores;
+            host.memory_mib = facts.memory_mib;
+            host.labels = facts.labels.clone();
+            host.cpu_class = facts.cpu_class.clone();
+            host.networks = facts.networks.clone();
+            host.storage = facts.storage.clone();
+            if let Some(bandwidth) = facts.migration_bandwidth_mib_s {
+                host.migration_bandwidth_mib_s = bandwidth;
+            }
+        }
+        if let Some(report) = self.fleet.reports.get(name) {
+            host.pressure = report.pressure.available.then(|| pressure(report));
+            let own = report.host_cpu_cores - report.guests_cpu_cores;
+            host.own_cpu_cores = Some(own.max(0.0));
+        }
+        host
+    }
+
+    fn guest(&self, host: &HostName, reading: &GuestReading, name: &str) -> Guest {
+        let remembered = self.fleet.remembered.get(&reading.id);
+        let rests_until = remembered.map_or(0, |r| r.cooldown_until_ms);
+        let learned = remembered.map_or(0.0, |r| r.message.dirty_rate_mib_s);
+        let obstacle = self.obstacle(host, reading);
+        let (demand, deviation) = self.demand(reading);
+        Guest {
+            name: name.to_owned(),
+            uuid: Some(reading.id.to_string()),
+            host: host.to_string(),
+            state: match reading.state {
+                RunState::Running => GuestState::Running,
+                RunState::Paused | RunState::Incoming => GuestState::Paused,
+                RunState::ShutOff => GuestState::Shutoff,
+            },
+            vcpus: reading.vcpus,
+            cpu_demand_cores: demand,
+            cpu_demand_stddev_cores: deviation,
+            memory_mib: reading.memory_mib,
+            memory_active_mib: reading.memory_used_mib,
+            dirty_rate_mib_s: reading.dirty_rate_mib_s.unwrap_or(learned),
+            local_disk_mib: reading.local_disk_mib,
+            networks: reading.networks.clone(),
+            storage: reading.storage.clone(),
+            labels: reading.labels.clone(),
+            group: reading.group.clone(),
+            movable: obstacle.is_none(),
+            unmovable_reason: obstacle,
+            cooldown_until: (rests_until > self.now_ms)
+                .then(|| Timestamp::from_millisecond(rests_until).ok())
+                .flatten(),
+            priority: reading.priority,
+            ..Guest::default()
         }
     }
-    if let Some(report) = report {
-        host.pressure = report.pressure.available.then(|| pressure(report));
-        let own = report.host_cpu_cores - report.guests_cpu_cores;
-        host.own_cpu_cores = Some(own.max(0.0));
+
+    /// Mean and deviation of a guest's demand, cores; its latest reading where there is no history.
+    fn demand(&self, reading: &GuestReading) -> (f64, f64) {
+        if let Some(demand) = self.core.estimator.demand(reading.id.as_str(), self.now_ms) {
+            return (demand.mean_cores, demand.stddev_cores);
+        }
+        let latest = Reading {
+            at_ms: self.now_ms,
+            used_cores: reading.cpu_used_cores,
+            delay_cores: reading.cpu_delay_cores,
+            limit_cores: reading.cpu_limit_cores,
+            during_migration: false,
+        };
+        (latest.demand_cores(), 0.0)
     }
-    host
+
+    /// Why a guest must not be moved now, by name; `None`: nothing is known against it.
+    fn obstacle(&self, host: &HostName, reading: &GuestReading) -> Option<String> {
+        let real = |(_, guest): &(&HostName, &GuestReading)| guest.state != RunState::Incoming;
+        if self.fleet.sightings(&reading.id).filter(real).count() > 1 {
+            return Some("duplicate_uuid".to_owned());
+        }
+        if let Some(hindrance) = reading.hindrances.first() {
+            return Some(hindrance.clone());
+        }
+        (!self.is_usable(host)).then(|| "stale_data".to_owned())
+    }
 }
 
 fn pressure(report: &HostReport) -> Pressure {
@@ -134,88 +204,6 @@ fn pressure(report: &HostReport) -> Pressure {
         io_some: share(p.io_some_bp),
         io_full: share(p.io_full_bp),
     }
-}
-
-fn guest(
-    core: &Core,
-    fleet: &Fleet,
-    policy: &Policy,
-    host: &HostName,
-    reading: &GuestReading,
-    name: &str,
-    now_ms: i64,
-) -> Guest {
-    let demand = core.estimator.demand(reading.id.as_str(), now_ms);
-    let reading_alone = Reading {
-        at_ms: now_ms,
-        used_cores: reading.cpu_used_cores,
-        delay_cores: reading.cpu_delay_cores,
-        limit_cores: reading.cpu_limit_cores,
-        during_migration: false,
-    };
-    let rests_until = fleet
-        .remembered
-        .get(&reading.id)
-        .map_or(0, |r| r.cooldown_until_ms);
-    let obstacle = obstacle(core, fleet, policy, host, reading, now_ms);
-    let learned = fleet
-        .remembered
-        .get(&reading.id)
-        .map_or(0.0, |r| r.message.dirty_rate_mib_s);
-    Guest {
-        name: name.to_owned(),
-        uuid: Some(reading.id.to_string()),
-        host: host.to_string(),
-        state: match reading.state {
-            RunState::Running => GuestState::Running,
-            RunState::Paused | RunState::Incoming => GuestState::Paused,
-            RunState::ShutOff => GuestState::Shutoff,
-        },
-        vcpus: reading.vcpus,
-        cpu_demand_cores: demand.map_or(reading_alone.demand_cores(), |d| d.mean_cores),
-        cpu_demand_stddev_cores: demand.map_or(0.0, |d| d.stddev_cores),
-        memory_mib: reading.memory_mib,
-        memory_active_mib: reading.memory_used_mib,
-        dirty_rate_mib_s: reading.dirty_rate_mib_s.unwrap_or(learned),
-        local_disk_mib: reading.local_disk_mib,
-        networks: reading.networks.clone(),
-        storage: reading.storage.clone(),
-        labels: reading.labels.clone(),
-        group: reading.group.clone(),
-        movable: obstacle.is_none(),
-        unmovable_reason: obstacle,
-        cooldown_until: (rests_until > now_ms)
-            .then(|| Timestamp::from_millisecond(rests_until).ok())
-            .flatten(),
-        priority: reading.priority,
-        ..Guest::default()
-    }
-}
-
-/// Why a guest must not be moved now, by name; `None`: nothing is known against it.
-fn obstacle(
-    core: &Core,
-    fleet: &Fleet,
-    policy: &Policy,
-    host: &HostName,
-    reading: &GuestReading,
-    now_ms: i64,
-) -> Option<String> {
-    let places = fleet
-        .sightings(&reading.id)
-        .filter(|(_, g)| g.state != RunState::Incoming)
-        .count();
-    if places > 1 {
-        return Some("duplicate_uuid".to_owned());
-    }
-    if let Some(hindrance) = reading.hindrances.first() {
-        return Some(hindrance.clone());
-    }
-    let usable = fleet
-        .reports
-        .get(host)
-        .is_some_and(|r| is_usable(core, policy, host, r, now_ms));
-    (!usable).then(|| "stale_data".to_owned())
 }
 
 /// Guests that are being moved: they count on both hosts, and nothing else is ordered for them.
