@@ -21,6 +21,8 @@ struct Picture<'a> {
     fleet: &'a Fleet,
     policy: &'a Policy,
     now_ms: i64,
+    /// Guests whose UUID stands on several hosts.
+    doubles: &'a BTreeSet<&'a GuestId>,
 }
 
 /// Builds the snapshot, and the ids behind its guests' names.
@@ -30,11 +32,13 @@ pub(super) fn build(
     policy: &Policy,
     now_ms: i64,
 ) -> (Snapshot, BTreeMap<String, GuestId>) {
+    let doubles = doubles(fleet);
     let picture = Picture {
         core,
         fleet,
         policy,
         now_ms,
+        doubles: &doubles,
     };
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
@@ -58,6 +62,20 @@ pub(super) fn build(
     }
     snapshot.in_flight = in_flight(fleet, &names);
     (snapshot, ids)
+}
+
+/// Guests that two hosts claim; the incoming half of a migration claims nothing.
+fn doubles(fleet: &Fleet) -> BTreeSet<&GuestId> {
+    let mut seen = BTreeSet::new();
+    let everyone = fleet
+        .reports
+        .values()
+        .flat_map(|report| report.guests.iter());
+    everyone
+        .filter(|guest| guest.state != RunState::Incoming)
+        .filter(|guest| !seen.insert(&guest.id))
+        .map(|guest| &guest.id)
+        .collect()
 }
 
 /// Names that are unique in the snapshot: a name on two hosts becomes `host/name`.
@@ -183,8 +201,7 @@ impl Picture<'_> {
 
     /// Why a guest must not be moved now, by name; `None`: nothing is known against it.
     fn obstacle(&self, host: &HostName, reading: &GuestReading) -> Option<String> {
-        let real = |(_, guest): &(&HostName, &GuestReading)| guest.state != RunState::Incoming;
-        if self.fleet.sightings(&reading.id).filter(real).count() > 1 {
+        if self.doubles.contains(&reading.id) {
             return Some("duplicate_uuid".to_owned());
         }
         if let Some(hindrance) = reading.hindrances.first() {

@@ -227,20 +227,6 @@ impl Fleet {
             .map(|order| (order.id.clone(), order))
             .collect()
     }
-
-    /// Where a guest is reported; a UUID that stands on two hosts comes twice.
-    pub fn sightings<'a>(
-        &'a self,
-        guest: &'a GuestId,
-    ) -> impl Iterator<Item = (&'a HostName, &'a GuestReading)> {
-        self.reports.iter().flat_map(move |(host, report)| {
-            report
-                .guests
-                .iter()
-                .filter(move |g| g.id == *guest)
-                .map(move |g| (host, g))
-        })
-    }
 }
 
 #[cfg(test)]
