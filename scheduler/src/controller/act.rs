@@ -8,8 +8,8 @@ use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, OrderId, Outcome, Refusal};
 
 use super::{Controller, Planned};
+use crate::core::Choice;
 use crate::core::choose::{Situation, choose};
-use crate::core::{Choice, Postponed};
 use crate::execute::agents::deliver;
 use crate::execute::orders::{Cause, Look, order_for};
 use crate::execute::{Delivery, OrderAction, reconcile};
@@ -35,7 +35,10 @@ impl Controller {
             policy: self.active.policy(),
         };
         let choice = choose(situation, &plan);
-        self.wake_for(&choice, now_ms);
+        self.pace.wake_for(&choice, now_ms);
+        for (_, postponed) in &choice.postponed {
+            self.parts.metrics.rejected(postponed.as_str());
+        }
         self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
         self.say_plan(&plan, &choice);
         for step in &choice.start {
@@ -65,17 +68,6 @@ impl Controller {
             report,
             choice,
         });
-    }
-
-    /// A step that only waits for time to pass gets its cycle when that time is over.
-    fn wake_for(&mut self, choice: &Choice, now_ms: i64) {
-        for (_, postponed) in &choice.postponed {
-            self.parts.metrics.rejected(postponed.as_str());
-            if let Postponed::HoldTime { left } | Postponed::Settling { left, .. } = postponed {
-                let end_ms = now_ms + i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 4);
-                self.next_cycle_ms = self.next_cycle_ms.min(end_ms);
-            }
-        }
     }
 
     fn say_plan(&self, plan: &Plan, choice: &Choice) {
@@ -254,7 +246,7 @@ impl Controller {
                 self.deliveries.remove(&order.id);
                 // Gone from our picture at once: the next look must not settle it twice.
                 self.fleet.orders.remove(&order.guest);
-                self.next_cycle_ms = unix_ms();
+                self.pace.hasten(unix_ms());
                 let progress = journal.progress.unwrap_or_default();
                 tracing::info!(
                     order = %order.id,

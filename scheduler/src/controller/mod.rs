@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use write::{Reply, Write, WriteError};
 
-use crate::core::{ActivePolicy, Assessment, Choice, Core};
+use crate::core::{ActivePolicy, Assessment, Choice, Core, Pace};
 use crate::execute::orders::Orders;
 use crate::execute::reconcile::Delivered;
 use crate::execute::{Agents, Delivery};
@@ -152,7 +152,7 @@ pub struct Controller {
     delivered: Answers,
     /// Epoch of the mandate we acted under last.
     led_epoch: Option<i64>,
-    next_cycle_ms: i64,
+    pace: Pace,
     last_cycle_ms: i64,
     holds_said: Vec<String>,
 }
@@ -197,7 +197,7 @@ impl Controller {
             deliveries: BTreeMap::new(),
             delivered: mpsc::channel(QUEUE),
             led_epoch: None,
-            next_cycle_ms: now_ms,
+            pace: Pace::new(now_ms),
             last_cycle_ms: 0,
             holds_said: vec![],
             parts,
@@ -237,7 +237,7 @@ impl Controller {
                         self.core.note(&host, report, now_ms);
                     }
                 }
-                Touched::Host(_) | Touched::Control => self.next_cycle_ms = now_ms,
+                Touched::Host(_) | Touched::Control => self.pace.hasten(now_ms),
                 Touched::Migration(_) | Touched::Other => {}
             }
         }
@@ -253,8 +253,9 @@ impl Controller {
             && self.fleet.complete
         {
             self.look_after_orders(mandate, now_ms).await;
-            if self.planning.is_none() && now_ms >= self.next_cycle_ms {
-                self.start_planning(now_ms);
+            let cycle = self.active.policy().control.cycle;
+            if self.planning.is_none() && self.pace.take(cycle, now_ms) {
+                self.start_planning();
             }
         }
     }
@@ -266,7 +267,7 @@ impl Controller {
         self.assessment.snapshot.cluster = self.parts.cluster.to_string();
         let policy = self.active.policy();
         if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
-            self.next_cycle_ms = self.next_cycle_ms.min(end_ms);
+            self.pace.hasten(end_ms);
         }
         let metrics = &self.parts.metrics;
         metrics.assessment(&self.assessment);
@@ -289,7 +290,7 @@ impl Controller {
             self.deliveries.clear();
             self.planning = None;
             self.planned = None;
-            self.next_cycle_ms = now_ms;
+            self.pace.hasten(now_ms);
             self.led_epoch = epoch;
         }
     }
@@ -317,9 +318,7 @@ impl Controller {
         }
     }
 
-    fn start_planning(&mut self, now_ms: i64) {
-        let cycle = self.active.policy().control.cycle;
-        self.next_cycle_ms = now_ms + i64::try_from(cycle.as_millis()).unwrap_or(i64::MAX / 4);
+    fn start_planning(&mut self) {
         let (snapshot, policy) = (
             self.assessment.snapshot.clone(),
             self.active.policy().clone(),

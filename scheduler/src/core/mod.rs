@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod cooldown;
 pub mod holds;
+pub mod pace;
 pub mod policy;
 pub mod snapshot;
 
@@ -27,6 +28,7 @@ use crate::observe::{Fleet, HostReport, RunState};
 
 pub use choose::{Choice, Postponed};
 pub use holds::Hold;
+pub use pace::Pace;
 pub use policy::ActivePolicy;
 
 /// A host whose guests lose less than this is not hot: half a guest-second in ten seconds is noise of the
