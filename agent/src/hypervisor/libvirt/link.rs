@@ -17,7 +17,7 @@ use crate::hypervisor::{HypervisorError, HypervisorEvent};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A libvirtd that was started again is found within this time. Longer would spare nothing: an attempt on a
 /// missing socket costs microseconds.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// An open connection is looked at this often, in case its end was not announced.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 

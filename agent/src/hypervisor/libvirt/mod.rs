@@ -72,7 +72,7 @@ impl Default for LibvirtConfig {
         Self {
             uri: "qemu:///system".into(),
             // The first reading after a start of libvirtd takes up to 0.8 s, for it probes QEMU.
-            stats_deadline: Duration::from_secs(3),
+            stats_deadline: Duration::from_secs(2),
         }
     }
 }
