@@ -1,6 +1,6 @@
 //! What the agent shows to Prometheus of its host and guests.
 //!
-//! Written by the reporter after each look and by the driver while it copies. Totals are the kernel's and
+//! Written by the reporter after each look; a running copy's progress is the driver's to show. Totals are the kernel's and
 //! libvirt's own, passed on as counters, so that Prometheus can make its own rates of them. Everything that
 //! belongs to a guest goes when the guest goes, and can be switched off as a whole.
 
@@ -19,7 +19,7 @@ use prometheus::{
 };
 
 use self::totals::Totals;
-use crate::hypervisor::{GuestCounters, JobProgress};
+use crate::hypervisor::GuestCounters;
 use crate::pressure::{HostSample, Stalled};
 
 const MIB: f64 = 1_048_576.0;
@@ -69,9 +69,6 @@ struct DomainMetrics {
     assigned: GaugeVec,
     rss: GaugeVec,
     dirty_rate: GaugeVec,
-    transferred: IntGaugeVec,
-    remaining: IntGaugeVec,
-    total: IntGaugeVec,
     /// Guests that have values now: name, and the labels of its info.
     shown: Mutex<BTreeMap<String, [String; 2]>>,
 }
@@ -193,7 +190,6 @@ impl HostMetrics {
 impl DomainMetrics {
     fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
         let info = make.opts("domain_info", "Guests of the host; always 1.");
-        let bytes = |name: &str, help: &str| make.int_gauges(name, help);
         Ok(Self {
             info: make.add(IntGaugeVec::new(info, &["domain", "uuid", "movable"])?)?,
             cpu_seconds: make.totals(
@@ -218,18 +214,6 @@ impl DomainMetrics {
             dirty_rate: make.gauges(
                 "domain_dirty_rate_bytes_per_second",
                 "Memory that the guest changes, as last measured.",
-            )?,
-            transferred: bytes(
-                "migration_progress_transferred_bytes",
-                "Sent so far by the guest's running migration.",
-            )?,
-            remaining: bytes(
-                "migration_progress_remaining_bytes",
-                "Left in this pass of the guest's running migration.",
-            )?,
-            total: bytes(
-                "migration_progress_total_bytes",
-                "To be sent in all by the guest's running migration; grows as the guest writes.",
             )?,
             shown: Mutex::default(),
         })
@@ -297,13 +281,6 @@ impl AgentMetrics {
         if ok {
             let ms = Duration::from_millis(u64::try_from(now_ms).unwrap_or(0));
             agent.last_success.set(ms.as_secs_f64());
-        }
-    }
-
-    /// Shows how far a guest's migration away from here has come; `None`: it is over.
-    pub fn migration_progress(&self, domain: &str, progress: Option<&JobProgress>) {
-        if let Some(domains) = &self.0.domains {
-            domains.progress(domain, progress);
         }
     }
 }
@@ -403,25 +380,10 @@ impl DomainMetrics {
         for gauges in [&self.assigned, &self.rss, &self.dirty_rate] {
             let _ = gauges.remove_label_values(&[name]);
         }
-        self.progress(name, None);
     }
 
     fn remove_info(&self, name: &str, info: &[String; 2]) {
         let _ = self.info.remove_label_values(&[name, &info[0], &info[1]]);
-    }
-
-    fn progress(&self, name: &str, progress: Option<&JobProgress>) {
-        let figures = progress.map(|p| [p.transferred_bytes, p.remaining_bytes, p.total_bytes]);
-        let gauges = [&self.transferred, &self.remaining, &self.total];
-        for (at, gauges) in gauges.into_iter().enumerate() {
-            match figures {
-                Some(figures) => {
-                    let bytes = i64::try_from(figures[at]).unwrap_or(i64::MAX);
-                    gauges.with_label_values(&[name]).set(bytes);
-                }
-                None => drop(gauges.remove_label_values(&[name])),
-            }
-        }
     }
 }
 

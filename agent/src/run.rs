@@ -187,6 +187,12 @@ async fn start_services<H: Hypervisor>(
 fn start_reporting<H: Hypervisor>(base: &Base<H>, hands: &Hands<H>) -> anyhow::Result<()> {
     let config = &base.config;
     let agent_metrics = AgentMetrics::new(&base.registry, &config.host, config.domain_metrics)?;
+    let capacity = &config.capacity;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = capacity
+        .cpu_cores
+        .unwrap_or_else(|| u32::try_from(threads).unwrap_or(1).into());
+    agent_metrics.set_host_cpus((cores - capacity.reserve_cpu_cores).max(0.0));
     let lease = LeaseKeeper::new(base.store.clone(), config.report.lease_ttl);
     let (reports, newest) = watch::channel(v1::Report::default());
     base.tasks.spawn(reporter::publish(

@@ -117,14 +117,10 @@ fn counters_follow_totals_and_never_shrink() {
 #[test]
 fn a_guest_that_leaves_takes_its_metrics_along() {
     let bench = Bench::new(true);
-    bench
-        .metrics
-        .migration_progress("web", Some(&JobProgress::default()));
     let text = bench.look(Some(&[guest("web", 1)]), &[]);
     assert!(text.contains("movable=\"true\""));
     let text = bench.look(Some(&[guest("web", 1)]), &["local_disk"]);
     assert!(text.contains("movable=\"false\"") && !text.contains("movable=\"true\""));
-    assert!(text.contains("evenkeel_migration_progress_total_bytes{domain=\"web\""));
     assert!(
         bench.look(None, &[]).contains("\"web\""),
         "libvirt away is not guest away"
@@ -135,9 +131,6 @@ fn a_guest_that_leaves_takes_its_metrics_along() {
 #[test]
 fn metrics_of_guests_can_be_switched_off() {
     let bench = Bench::new(false);
-    bench
-        .metrics
-        .migration_progress("web", Some(&JobProgress::default()));
     assert!(
         !bench
             .look(Some(&[guest("web", 1)]), &[])
