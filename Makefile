@@ -1,0 +1,46 @@
+# What people and CI call. `make help` lists it.
+#
+# Tests and the demo run the development build, so that one compilation serves both; the profile is set in
+# Cargo.toml to optimise enough for that. The set-up is part of each target and does nothing when all is there.
+
+CARGO ?= cargo
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+DEVELOPMENT := $(CARGO_TARGET_DIR)/debug
+RUN = LAB_BIN=$(DEVELOPMENT)
+# The end-to-end tests are not even built without this feature: they need root and the lab.
+LAB := --features evenkeel-tests/lab
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint build binaries setup setup-build
+
+.NOTPARALLEL:
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1|/' | column -t -s '|'
+
+demo: setup binaries ## a hot host is relieved, live, in the lab; KEEP=1 leaves the lab up (root)
+	@$(RUN) deploy/lab/demo $(if $(KEEP),--keep)
+
+test: setup binaries ## every test, those in the lab included (root, Debian 12)
+	$(RUN) $(CARGO) test --workspace --no-fail-fast $(LAB)
+
+test-fast: setup-build ## every test that needs neither root nor the lab
+	$(CARGO) test --workspace
+	@echo
+	@echo 'not run: tests/e2e (cargo feature "lab"): it needs root and the lab, which make test sets up'
+
+lint: setup-build ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets $(LAB) -- -D warnings
+
+build: setup-build ## the programs as they are shipped, in target/release
+	$(CARGO) build --workspace --bins --release
+
+binaries: setup-build
+	$(CARGO) build --workspace --bins
+
+setup:
+	@deploy/setup-debian --build --lab
+
+setup-build:
+	@deploy/setup-debian --build

@@ -1,0 +1,1 @@
+//! Evenkeel end to end, in the lab.

@@ -1,0 +1,276 @@
+//! Bringing labs up and down, and the verbs of `deploy/lab/lab`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+use crate::tell;
+use crate::turn::{Share, Turn};
+
+/// Labs brought up by this process.
+static LABS: AtomicU32 = AtomicU32::new(0);
+/// Lines of each log that are shown when a test fails.
+const LOG_TAIL: usize = 25;
+
+/// How a lab is made.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// Hosts `h1` … `hN`.
+    pub hosts: u32,
+    /// Quota of a host, percent of a core.
+    pub cpu_percent: u32,
+    /// Memory a host says it has.
+    pub memory_mib: u32,
+    /// How much of the machine it wants.
+    pub share: Share,
+    /// Whether Prometheus runs.
+    pub prometheus: bool,
+    /// More configuration for every agent, TOML.
+    pub agent_toml: String,
+    /// More configuration for every scheduler, TOML.
+    pub scheduler_toml: String,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            hosts: 2,
+            cpu_percent: 60,
+            memory_mib: 1024,
+            share: Share::Third,
+            prometheus: false,
+            agent_toml: String::new(),
+            scheduler_toml: String::new(),
+        }
+    }
+}
+
+/// A lab with Evenkeel running in it; taken down when dropped, and when this process dies.
+#[derive(Debug)]
+pub struct Lab {
+    id: String,
+    program: PathBuf,
+    directory: PathBuf,
+    _turn: Turn,
+}
+
+impl Lab {
+    /// Brings a lab up, daemons and all, and waits until a leader has seen every host.
+    #[must_use]
+    pub fn up(options: &LabOptions) -> Self {
+        evenkeel_daemon::install_crypto();
+        let turn = Turn::take(options.share);
+        let id = new_id();
+        let lab = Self {
+            directory: run_root().join(&id),
+            program: repository().join("deploy/lab/lab"),
+            id,
+            _turn: turn,
+        };
+        let mut words: Vec<String> = ["up", "--daemons", "--bin"].map(str::to_owned).into();
+        words.push(binaries().display().to_string());
+        words.extend(["--watchdog".to_owned(), std::process::id().to_string()]);
+        words.extend(["--cpu".to_owned(), options.cpu_percent.to_string()]);
+        words.extend(["--mem".to_owned(), options.memory_mib.to_string()]);
+        if !options.prometheus {
+            words.push("--no-prometheus".to_owned());
+        }
+        let drop_ins = DropIns::new(&lab.id);
+        words.extend(drop_ins.add("agent", &options.agent_toml));
+        words.extend(drop_ins.add("scheduler", &options.scheduler_toml));
+        words.push(options.hosts.to_string());
+        lab.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        lab.wait_for_picture(options.hosts);
+        lab
+    }
+
+    /// Its id, at most six letters and digits.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A file or folder of its run directory.
+    #[must_use]
+    pub fn path(&self, below: &Path) -> PathBuf {
+        self.directory.join(below)
+    }
+
+    /// The end of a file of the run directory.
+    #[must_use]
+    pub fn text(&self, below: &str) -> String {
+        std::fs::read_to_string(self.path(Path::new(below))).unwrap_or_default()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["--id", &self.id]).args(words);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `lab WORDS`, whatever comes of it.
+    #[must_use]
+    pub fn attempt(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("the lab's command")
+    }
+
+    /// Runs `lab WORDS`, which must succeed; returns what it printed.
+    pub fn run(&self, words: &[&str]) -> String {
+        let done = self.attempt(words);
+        let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(
+            done.status.success(),
+            "lab {}: {}\n{printed}{}",
+            words.join(" "),
+            done.status,
+            String::from_utf8_lossy(&done.stderr)
+        );
+        printed
+    }
+
+    /// Runs `lab WORDS` and reads its JSON.
+    #[must_use]
+    pub fn json(&self, words: &[&str]) -> Value {
+        let printed = self.run(words);
+        serde_json::from_str(&printed)
+            .unwrap_or_else(|error| panic!("lab {}: {error}: {printed}", words.join(" ")))
+    }
+
+    /// Starts `lab WORDS` and leaves it running.
+    #[must_use]
+    pub fn spawn(&self, words: &[&str]) -> std::process::Child {
+        let mut command = self.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the lab's command")
+    }
+
+    /// `lab fault WORDS`.
+    pub fn fault(&self, words: &[&str]) {
+        self.run(&[&["fault"], words].concat());
+    }
+
+    /// Process id of a daemon; `None` when it does not run. `kind` is `hosts` or `schedulers`.
+    #[must_use]
+    pub fn daemon_pid(&self, kind: &str, name: &str) -> Option<u64> {
+        let described = self.json(&["json"]);
+        let nodes = described.get(kind)?.as_array()?;
+        let node = nodes.iter().find(|node| node["name"] == name)?;
+        node["pid"].as_u64()
+    }
+
+    /// Names and process ids of all daemons; a crash shows as a missing or another one.
+    #[must_use]
+    pub fn daemons(&self) -> Vec<(String, Option<u64>)> {
+        let described = self.json(&["json"]);
+        let of = |kind: &str| described[kind].as_array().cloned().unwrap_or_default();
+        let every = of("hosts").into_iter().chain(of("schedulers"));
+        every
+            .map(|node| {
+                let name = node["name"].as_str().unwrap_or_default().to_owned();
+                (name, node["pid"].as_u64())
+            })
+            .collect()
+    }
+
+    /// Keeps the daemons' logs and shows their ends.
+    fn keep_logs(&self) {
+        let kept = binaries().join("lab-logs").join(&self.id);
+        tell!("lab {} failed; its logs are in {}", self.id, kept.display());
+        for node in ["s1", "s2", "s3", "h1", "h2", "h3", "router"] {
+            for name in ["scheduler.log", "agent.log", "etcd-1.log"] {
+                let text = self.text(&format!("{node}/{name}"));
+                if text.is_empty() {
+                    continue;
+                }
+                // Keeping is best effort: the test has failed already.
+                drop(std::fs::create_dir_all(kept.join(node)));
+                drop(std::fs::write(kept.join(node).join(name), &text));
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+                tell!("---- {node}/{name}\n{}", tail.join("\n"));
+            }
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_logs();
+        }
+        let down = self.attempt(&["down"]);
+        if !down.status.success() && !std::thread::panicking() {
+            panic!("lab down: {}", String::from_utf8_lossy(&down.stderr));
+        }
+    }
+}
+
+/// Files for `--agent-toml` and `--scheduler-toml`, removed once the lab has read them.
+struct DropIns(PathBuf);
+
+impl DropIns {
+    fn new(id: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("evenkeel-test-{id}")))
+    }
+
+    fn add(&self, kind: &str, text: &str) -> Vec<String> {
+        if text.is_empty() {
+            return vec![];
+        }
+        let file = self.0.join(format!("{kind}.toml"));
+        std::fs::create_dir_all(&self.0).expect("a folder for drop-ins");
+        std::fs::write(&file, text).expect("a drop-in");
+        vec![format!("--{kind}-toml"), file.display().to_string()]
+    }
+}
+
+impl Drop for DropIns {
+    fn drop(&mut self) {
+        // It is there only if something was added.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The repository's root.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// Where the programs under test are: `LAB_BIN`, else the build that this test is a part of.
+#[must_use]
+pub fn binaries() -> PathBuf {
+    if let Some(given) = std::env::var_os("LAB_BIN").filter(|given| !given.is_empty()) {
+        return given.into();
+    }
+    let own = std::env::current_exe().expect("this test's own path");
+    own.ancestors()
+        .nth(2)
+        .expect("target/debug above deps")
+        .to_owned()
+}
+
+fn run_root() -> PathBuf {
+    std::env::var_os("LAB_RUN").map_or_else(|| "/tmp/evenkeel-lab".into(), PathBuf::from)
+}
+
+/// A letter that counts this process' labs, and its process id in base 36.
+fn new_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut rest = std::process::id();
+    let mut digits = vec![];
+    while rest > 0 {
+        digits.push(char::from(DIGITS[usize::try_from(rest % 36).unwrap_or(0)]));
+        rest /= 36;
+    }
+    let count = LABS.fetch_add(1, Ordering::Relaxed);
+    let letter = DIGITS[10 + usize::try_from(count % 26).unwrap_or(0)];
+    std::iter::once(char::from(letter))
+        .chain(digits.into_iter().rev())
+        .collect()
+}
