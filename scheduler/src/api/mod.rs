@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::controller::{Controller, Handle, NoAnswer, Write, WriteError};
 use auth::authorise;
@@ -28,6 +28,8 @@ use auth::authorise;
 const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
 /// How often a watched migration is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// A migration that was just ordered may not have reached this replica's mirror yet: so many looks.
+const WATCH_PATIENCE: u32 = 6;
 /// Updates waiting for a slow watcher.
 const WATCH_QUEUE: usize = 8;
 /// A watcher is cut off after this long; it may call again.
@@ -297,6 +299,7 @@ impl SchedulerService for Api {
 /// Sends a migration whenever it has changed, until it is over or nobody listens.
 async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migration, Status>>) {
     let mut last: Option<v1::Migration> = None;
+    let mut patience = WATCH_PATIENCE;
     let mut tick = tokio::time::interval(WATCH_EVERY);
     loop {
         tick.tick().await;
@@ -310,7 +313,10 @@ async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migrati
         };
         let now = match found {
             Ok(migration) => migration,
-            // Between the order and our mirror of it there may be a moment; after the first sight, none.
+            Err(status) if status.code() == Code::NotFound && last.is_none() && patience > 0 => {
+                patience -= 1;
+                continue;
+            }
             Err(status) => {
                 drop(sink.send(Err(status)).await);
                 return;

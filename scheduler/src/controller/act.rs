@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Plan, PlanReport, Step, StepReason};
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, OrderId, Outcome, Refusal};
+use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome, Refusal};
 
 use super::{Controller, Planned};
 use crate::core::Choice;
@@ -253,8 +253,7 @@ impl Controller {
                     guest = order.message.guest_name,
                     source = %order.source,
                     target = %order.target,
-                    outcome = ?journal.state.as_ref().map(v1::MigrationState::phase),
-                    reason = journal.state.as_ref().map(|s| s.reason.as_str()),
+                    outcome = outcome_of(&journal),
                     detail = journal.detail,
                     seconds = (journal.ended_at_ms - journal.started_at_ms) / 1000,
                     downtime_ms = progress.downtime_ms,
@@ -293,6 +292,17 @@ fn trigger_of(reason: StepReason) -> &'static str {
         StepReason::RepairRule => "repair",
         StepReason::Manual => "manual",
     }
+}
+
+/// How a migration ended, in words.
+fn outcome_of(journal: &v1::Journal) -> String {
+    let state = journal
+        .state
+        .as_ref()
+        .and_then(|state| MigrationState::try_from(state).ok());
+    state
+        .and_then(|state| state.outcome())
+        .map_or_else(String::new, |outcome| outcome.to_string())
 }
 
 fn seconds_now() -> f64 {
