@@ -1,0 +1,176 @@
+//! Talking to the schedulers: any replica answers, the next one is tried when one does not.
+//!
+//! Reads go on to the next replica until one answers. A change is sent once: a lost answer does not say
+//! whether it was carried out, and sending it again could do it twice.
+
+mod fault;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::time::Duration;
+
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::config::{Address, Config, ConfigError};
+
+pub use fault::ClientError;
+use fault::{Attempt, NoAnswer, Silence};
+
+/// A scheduler, ready to be called.
+pub type Scheduler = SchedulerServiceClient<Channel>;
+
+/// A snapshot or plan of 20,000 guests has about 10 MB; far above that something is wrong.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For one replica's answer.
+    pub call: Duration,
+    /// For any answer.
+    pub total: Duration,
+}
+
+/// For what a scheduler knows by heart: an operator looks at a dead terminal meanwhile.
+pub const QUICK: Patience = Patience {
+    call: Duration::from_secs(5),
+    total: Duration::from_secs(10),
+};
+/// For what must be computed first: a plan of a thousand hosts takes seconds.
+pub const THOROUGH: Patience = Patience {
+    call: Duration::from_secs(30),
+    total: Duration::from_secs(60),
+};
+
+/// The replicas in the order in which they are tried.
+#[derive(Debug)]
+pub struct Client {
+    replicas: Vec<(Address, Scheduler)>,
+    /// Who answered last: asked first the next time.
+    current: Cell<usize>,
+}
+
+impl Client {
+    /// Prepares to talk; nothing is connected yet. `file` is where the configuration came from.
+    ///
+    /// # Errors
+    /// When the TLS files cannot be read or used.
+    pub fn new(config: &Config, file: &str) -> Result<Self, ConfigError> {
+        let pem = config.tls.read()?;
+        let mut replicas = vec![];
+        for replica in &config.schedulers {
+            let channel = pem
+                .channel(&replica.address.to_string(), &replica.server_name)
+                .map_err(|source| ConfigError::Unusable {
+                    path: file.to_owned(),
+                    source,
+                })?;
+            let scheduler = Scheduler::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            replicas.push((replica.address.clone(), scheduler));
+        }
+        replicas.shuffle(&mut rand::rng());
+        Ok(Self {
+            replicas,
+            current: Cell::new(0),
+        })
+    }
+
+    /// Asks the replicas in turn until one answers.
+    ///
+    /// # Errors
+    /// When none answers in time, or the first answer is a refusal.
+    pub async fn read<T, F>(
+        &self,
+        patience: Patience,
+        call: impl Fn(Scheduler) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let end = Instant::now() + patience.total;
+        let mut silent = vec![];
+        for turn in 0..self.replicas.len() {
+            let at = (self.current.get() + turn) % self.replicas.len();
+            let Some((address, scheduler)) = self.replicas.get(at) else {
+                continue;
+            };
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                silent.push(NoAnswer::out_of_time(address));
+                continue;
+            }
+            match attempt(call(scheduler.clone()), patience.call.min(left)).await {
+                Attempt::Answer(answer) => {
+                    self.current.set(at);
+                    return Ok(answer);
+                }
+                Attempt::Refusal(status) => return Err(ClientError::Refused(status)),
+                Attempt::Silence(why) => silent.push(NoAnswer {
+                    address: address.clone(),
+                    why,
+                }),
+            }
+        }
+        Err(ClientError::Unreachable(silent))
+    }
+
+    /// Finds a replica that knows a leader and sends the change through it, once.
+    ///
+    /// # Errors
+    /// When none answers, none knows a leader, the leader refuses, or its answer is lost.
+    pub async fn write<T, F>(&self, call: impl Fn(Scheduler) -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.read(QUICK, async |mut scheduler: Scheduler| {
+            let answer = scheduler.get_status(v1::GetStatusRequest {}).await?;
+            let status = answer.get_ref();
+            if status.leader.is_empty() {
+                let message = format!("{} knows of no leader", status.replica);
+                return Err(Status::unavailable(message));
+            }
+            Ok(answer)
+        })
+        .await?;
+        let Some((address, scheduler)) = self.replicas.get(self.current.get()) else {
+            return Err(ClientError::Unreachable(vec![]));
+        };
+        match attempt(call(scheduler.clone()), QUICK.call).await {
+            Attempt::Answer(answer) => Ok(answer),
+            Attempt::Refusal(status) => Err(ClientError::Refused(status)),
+            // It said itself that it could not: nothing was changed.
+            Attempt::Silence(why @ Silence::Unable(_)) => {
+                Err(ClientError::Unreachable(vec![NoAnswer {
+                    address: address.clone(),
+                    why,
+                }]))
+            }
+            Attempt::Silence(why) => Err(ClientError::Lost(NoAnswer {
+                address: address.clone(),
+                why,
+            })),
+        }
+    }
+
+    /// Asks another replica first the next time.
+    pub fn turn_away(&self) {
+        let count = self.replicas.len().max(1);
+        self.current.set((self.current.get() + 1) % count);
+    }
+}
+
+async fn attempt<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    limit: Duration,
+) -> Attempt<T> {
+    match timeout(limit, call).await {
+        Ok(Ok(answer)) => Attempt::Answer(answer.into_inner()),
+        Ok(Err(status)) => Attempt::of(status),
+        Err(_) => Attempt::Silence(Silence::Late(limit)),
+    }
+}

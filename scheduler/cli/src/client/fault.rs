@@ -1,0 +1,162 @@
+//! Why a scheduler did not do what it was asked: a refusal is an answer, silence is not.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use evenkeel_proto::Code;
+use tonic::Status;
+
+use crate::config::Address;
+use crate::exit::Exit;
+
+/// How one call of one replica went.
+#[derive(Debug)]
+pub(super) enum Attempt<T> {
+    Answer(T),
+    /// It answered no: another replica would say the same.
+    Refusal(Status),
+    Silence(Silence),
+}
+
+/// Why a replica gave no answer.
+#[derive(Debug)]
+pub enum Silence {
+    /// It did not answer in time.
+    Late(Duration),
+    /// The connection could not be made or broke; the innermost cause.
+    Broken(String),
+    /// It answered that it cannot answer now.
+    Unable(String),
+    /// It does not accept our certificate.
+    Unwelcome(String),
+}
+
+/// One replica that gave no answer.
+#[derive(Debug)]
+pub struct NoAnswer {
+    /// Which.
+    pub address: Address,
+    /// Why.
+    pub why: Silence,
+}
+
+/// Why a request of the schedulers failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The scheduler's answer is no.
+    #[error("{}", words(.0))]
+    Refused(Status),
+    /// No replica gave an answer.
+    #[error("no scheduler answers: {}", join(.0))]
+    Unreachable(Vec<NoAnswer>),
+    /// A change was sent and no answer came.
+    #[error(
+        "the answer was lost, so the change may or may not have been made ({0}); see `evenkeel status`"
+    )]
+    Lost(NoAnswer),
+}
+
+impl ClientError {
+    /// The exit code it ends in.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let unwelcome = |silent: &NoAnswer| matches!(silent.why, Silence::Unwelcome(_));
+        match self {
+            Self::Refused(status) => status.code().into(),
+            // One replica with another authority is its fault, all of them are ours.
+            Self::Unreachable(all) if !all.is_empty() && all.iter().all(unwelcome) => {
+                Exit::NotPermitted
+            }
+            Self::Unreachable(_) => Exit::NoLeader,
+            Self::Lost(silent) => match silent.why {
+                Silence::Late(_) => Exit::Deadline,
+                Silence::Unwelcome(_) => Exit::NotPermitted,
+                Silence::Broken(_) | Silence::Unable(_) => Exit::NoLeader,
+            },
+        }
+    }
+
+    /// Whether asking again a little later may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.exit(), Exit::NoLeader | Exit::Deadline)
+    }
+}
+
+impl<T> Attempt<T> {
+    pub(super) fn of(status: Status) -> Self {
+        match status.source() {
+            // Made on our side: no answer came over the wire.
+            Some(cause) => Self::Silence(why_broken(cause)),
+            None if status.code() == Code::Unavailable => {
+                Self::Silence(Silence::Unable(status.message().to_owned()))
+            }
+            None => Self::Refusal(status),
+        }
+    }
+}
+
+impl NoAnswer {
+    pub(super) fn out_of_time(address: &Address) -> Self {
+        Self {
+            address: address.clone(),
+            why: Silence::Late(Duration::ZERO),
+        }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.address)?;
+        match &self.why {
+            Silence::Late(Duration::ZERO) => write!(f, "not asked, the time was over"),
+            Silence::Late(limit) => write!(f, "no answer within {} s", limit.as_secs()),
+            Silence::Broken(cause) | Silence::Unable(cause) => f.write_str(cause),
+            Silence::Unwelcome(cause) => write!(f, "it does not accept our certificate: {cause}"),
+        }
+    }
+}
+
+fn join(silent: &[NoAnswer]) -> String {
+    let parts: Vec<String> = silent.iter().map(ToString::to_string).collect();
+    parts.join("; ")
+}
+
+fn words(status: &Status) -> String {
+    let (code, message) = (status.code(), status.message());
+    if message.is_empty() {
+        code.description().to_owned()
+    } else if matches!(code, Code::PermissionDenied | Code::Unauthenticated) {
+        format!("not permitted: {message}")
+    } else if code == Code::Unimplemented {
+        format!("this scheduler is older and cannot do it: {message}")
+    } else {
+        message.to_owned()
+    }
+}
+
+/// The innermost cause says what is wrong; the layers above it say that something is.
+fn why_broken(cause: &(dyn Error + 'static)) -> Silence {
+    let mut innermost = cause;
+    loop {
+        let inner = innermost
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(innermost) {
+            return Silence::Unwelcome(format!("TLS alert {alert:?}"));
+        }
+        let inner = inner.map(|inner| {
+            let inner: &(dyn Error + 'static) = inner;
+            inner
+        });
+        match inner.or_else(|| innermost.source()) {
+            Some(next) => innermost = next,
+            None => return Silence::Broken(innermost.to_string()),
+        }
+    }
+}
+
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref()
+}

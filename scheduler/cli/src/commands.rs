@@ -1,0 +1,70 @@
+//! The verbs: each asks, turns the answer into a document and prints it.
+
+mod change;
+mod fleet;
+mod follow;
+mod list;
+mod migrate;
+mod plan;
+mod policy;
+mod session;
+mod show;
+mod status;
+mod watch;
+
+use std::io::Write;
+
+use clap::CommandFactory;
+use evenkeel_proto::v1;
+
+pub use session::{Io, Session};
+
+use crate::args::{Cli, Command, Format};
+use crate::client::THOROUGH;
+use crate::exit::{Exit, Failure};
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// When it could not be done; the failure knows its exit code.
+pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    let mut session = Session::new(global, io);
+    match command {
+        Command::Status(args) => status::status(&mut session, &args).await,
+        Command::Hosts(args) => list::hosts(&mut session, &args).await,
+        Command::Guests(args) => list::guests(&mut session, &args).await,
+        Command::Migrations(args) => list::migrations(&mut session, &args).await,
+        Command::Host(args) => show::host(&mut session, &args).await,
+        Command::Guest(args) => show::guest(&mut session, &args).await,
+        Command::Migration(args) => show::migration(&mut session, &args).await,
+        Command::Plan(args) => plan::plan(&mut session, &args).await,
+        Command::Mode(args) => change::mode(&mut session, &args).await,
+        Command::Pause(args) => change::pause(&mut session, &args).await,
+        Command::Resume(args) => change::resume(&mut session, args).await,
+        Command::Migrate(args) => migrate::migrate(&mut session, &args).await,
+        Command::Cancel(args) => change::cancel(&mut session, &args).await,
+        Command::Snapshot => snapshot(&mut session).await,
+        Command::Policy(args) => policy::policy(&mut session, &args).await,
+        Command::Completion { shell } => completion(&mut session, shell),
+    }
+}
+
+async fn snapshot(session: &mut Session<'_>) -> Result<Exit, Failure> {
+    session.only("snapshot", &[Format::Json])?;
+    let document = session
+        .client()?
+        .read(THOROUGH, async |mut scheduler| {
+            scheduler.get_snapshot(v1::GetSnapshotRequest {}).await
+        })
+        .await?;
+    session.print_document(&document.json)?;
+    Ok(Exit::Ok)
+}
+
+fn completion(session: &mut Session<'_>, shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut script);
+    session.io.out.write_all(&script)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,106 @@
+//! What a changing command has done: small documents, one per verb.
+
+use serde::Serialize;
+
+use super::{Migration, Pause};
+
+/// `evenkeel.mode/1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModeChange {
+    /// Always `evenkeel.mode/1`.
+    pub schema: &'static str,
+    /// The mode now.
+    pub mode: String,
+    /// The mode before; null when it was only asked for.
+    pub previous: Option<String>,
+    /// Revision of the policy that holds it.
+    pub policy_revision: u64,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
+/// `evenkeel.pause/1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PauseChange {
+    /// Always `evenkeel.pause/1`.
+    pub schema: &'static str,
+    /// The pause now; null: none.
+    pub pause: Option<Pause>,
+    /// Whether the fleet was paused before `resume`; null for `pause`.
+    pub was_paused: Option<bool>,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
+/// `evenkeel.migration_change/1`: a migration that was ordered or cancelled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MigrationChange {
+    /// Always `evenkeel.migration_change/1`.
+    pub schema: &'static str,
+    /// The migration.
+    pub migration: Migration,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
+/// `evenkeel.policy_applied/1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyApplied {
+    /// Always `evenkeel.policy_applied/1`.
+    pub schema: &'static str,
+    /// The revision that was in force before.
+    pub previous_revision: u64,
+    /// The revision in force now.
+    pub policy_revision: u64,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
+/// `evenkeel.policy_check/1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyCheck {
+    /// Always `evenkeel.policy_check/1`.
+    pub schema: &'static str,
+    /// The file.
+    pub file: String,
+    /// What is wrong with it; empty: nothing.
+    pub faults: Vec<PolicyFault>,
+}
+
+/// One fault of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyFault {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+impl ModeChange {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.mode/1";
+}
+
+impl PauseChange {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.pause/1";
+}
+
+impl MigrationChange {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.migration_change/1";
+}
+
+impl PolicyApplied {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.policy_applied/1";
+}
+
+impl PolicyCheck {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.policy_check/1";
+}

@@ -1,0 +1,78 @@
+//! What the table of a plan needs of an `evenkeel.plan/1` document. `-o json` passes the document itself on.
+
+use serde::Deserialize;
+
+/// A plan as read; unknown fields are ignored, as newer schedulers add some.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Plan {
+    /// `evenkeel.plan/1`.
+    pub schema: String,
+    /// Depends on the content only.
+    #[serde(default)]
+    pub id: String,
+    /// The cluster's name.
+    #[serde(default)]
+    pub cluster: String,
+    /// Guest-seconds lost per second, now.
+    pub loss_before: f64,
+    /// The same after the last step.
+    pub loss_after: f64,
+    /// The moves.
+    pub steps: Vec<Step>,
+    /// What is not moved.
+    #[serde(default)]
+    pub blocked: Vec<Blocked>,
+}
+
+/// One move.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Step {
+    /// Moves of one wave may run side by side.
+    pub wave: u32,
+    /// The guest.
+    pub guest: String,
+    /// Where it is.
+    pub from: String,
+    /// Where it goes.
+    pub to: String,
+    /// Why, by name.
+    pub reason: String,
+    /// Why, in words and numbers.
+    #[serde(default)]
+    pub why: String,
+    /// What it saves.
+    pub saves_guest_seconds_per_hour: f64,
+    /// What it costs.
+    pub costs_guest_seconds: f64,
+    /// The fixed price of moving.
+    #[serde(default)]
+    pub price_guest_seconds: f64,
+    /// How long it copies.
+    pub copy_seconds: f64,
+    /// How long the guest stands still.
+    pub downtime_seconds: f64,
+    /// What it copies.
+    pub bytes: u64,
+    /// Moves, by number from 1, that must be done before.
+    #[serde(default)]
+    pub after: Vec<usize>,
+}
+
+/// Something that is not moved.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Blocked {
+    /// A guest.
+    #[serde(default)]
+    pub guest: Option<String>,
+    /// Or a host.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Or a rule.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// Why, by name.
+    pub reason: String,
+    /// The number or name that decided.
+    #[serde(default)]
+    pub detail: String,
+}
