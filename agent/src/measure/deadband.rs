@@ -34,8 +34,9 @@ pub struct Deadband {
     pub demand_cores: f64,
     /// The same relative to what was sent, for large guests: 15 % is what a plan does not depend on.
     pub demand_share: f64,
-    /// Least change of a pressure, basis points. Averages over the window already.
-    pub pressure_bp: u32,
+    /// Least change of a pressure, basis points, of what is an average over the window already. On a host
+    /// under pressure `demand_share` of what was sent, if that is more.
+    pub pressure_bp: f64,
     /// Least change of memory, as a share of the whole.
     pub memory_share: f64,
     /// Least time between two reports that were sent for values alone.
@@ -50,7 +51,7 @@ impl Default for Deadband {
             heartbeat: Duration::from_secs(10),
             demand_cores: 0.05,
             demand_share: 0.15,
-            pressure_bp: 300,
+            pressure_bp: 300.0,
             memory_share: 0.02,
             pause: Duration::from_millis(1500),
             leap: 4.0,
@@ -135,8 +136,11 @@ impl Deadband {
             (last.io_some_bp, new.io_some_bp),
             (last.io_full_bp, new.io_full_bp),
         ];
-        let most = pairs.map(|(a, b)| a.abs_diff(b)).into_iter().max();
-        f64::from(most.unwrap_or(0)) / f64::from(self.pressure_bp.max(1))
+        let drift = |(last, new): (u32, u32)| {
+            let band = self.pressure_bp.max(self.demand_share * f64::from(last));
+            f64::from(last.abs_diff(new)) / band
+        };
+        pairs.into_iter().map(drift).fold(0.0, f64::max)
     }
 }
 

@@ -181,7 +181,8 @@ impl Collector {
             move || session.stats.all_stats(StatsGroups::STATE)
         };
         let records = within(
-            self.deadline,
+            // States take no time at all; half the patience keeps both together within one look.
+            self.deadline / 2,
             &self.states_hanging,
             MOST_STATES_HANGING,
             task,

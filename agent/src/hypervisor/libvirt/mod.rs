@@ -61,7 +61,8 @@ const AUTO_CONVERGE: u32 = 1 << 13;
 /// How the adapter talks to libvirt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibvirtConfig {
-    /// Connection URI, `qemu:///system`.
+    /// Connection URI, `qemu:///system`. It must be this machine's: bridges, mounts and files are looked at
+    /// here, not asked for.
     pub uri: String,
     /// How long one reading of the counters may take before the agent goes on without it.
     pub stats_deadline: Duration,
@@ -354,8 +355,12 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
-        let (kind, figures) = self.on_guest(guest, Domain::job)?;
-        Ok(state::outgoing(kind, &figures))
+        let job = self.on_guest(guest, |domain| match domain.job() {
+            // A guest that is shut off has no job: libvirt says so by an error.
+            Err(error) if error.code == ERR_OPERATION_INVALID => Ok(None),
+            other => other.map(Some),
+        })?;
+        Ok(job.and_then(|(kind, figures)| state::outgoing(kind, &figures)))
     }
 
     fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError> {
