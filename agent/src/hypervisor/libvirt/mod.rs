@@ -238,6 +238,11 @@ fn hub(
                 }
                 tell(HypervisorEvent::GuestChanged(guest));
             }
+            RawEvent::Edited { guest } => {
+                if let Ok(guest) = guest.parse() {
+                    tell(HypervisorEvent::GuestChanged(guest));
+                }
+            }
             RawEvent::Iteration { guest } => collector.may_migrate(&guest),
             RawEvent::JobCompleted { guest, figures } => {
                 let Ok(guest) = guest.parse::<GuestId>() else {
