@@ -1,6 +1,6 @@
 //! Events: C callbacks that hand a copied value to a [`Sink`] and never unwind.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(in super::super) enum RawEvent {
         event: i32,
         detail: i32,
     },
+    /// Metadata, devices or limits of a running guest changed.
+    Edited { guest: String },
     /// A copy began another pass over the memory.
     Iteration { guest: String },
     /// A job is over; its final figures.
@@ -83,6 +85,47 @@ unsafe extern "C" fn on_iteration(
     }
 }
 
+unsafe extern "C" fn on_metadata(
+    _connection: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _kind: c_int,
+    _namespace: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered together with a sink.
+    unsafe { emit_edited(domain, opaque) };
+}
+
+unsafe extern "C" fn on_device(
+    _connection: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered together with a sink.
+    unsafe { emit_edited(domain, opaque) };
+}
+
+unsafe extern "C" fn on_tunable(
+    _connection: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _params: sys::virTypedParameterPtr,
+    _count: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered together with a sink.
+    unsafe { emit_edited(domain, opaque) };
+}
+
+/// # Safety
+/// As for [`emit`]; `domain` is null or a live handle.
+unsafe fn emit_edited(domain: sys::virDomainPtr, opaque: *mut c_void) {
+    if let Some(guest) = NonNull::new(domain).and_then(uuid_of) {
+        // SAFETY: the caller's promise.
+        unsafe { emit(opaque, RawEvent::Edited { guest }) };
+    }
+}
+
 unsafe extern "C" fn on_job_completed(
     _connection: sys::virConnectPtr,
     domain: sys::virDomainPtr,
@@ -109,47 +152,51 @@ unsafe extern "C" fn on_close(
 /// A callback in the one type that libvirt takes for all kinds of events.
 type Generic = sys::virConnectDomainEventGenericCallback;
 
+type Lifecycle =
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
+type Iteration = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
+type WithParams = unsafe extern "C" fn(
+    sys::virConnectPtr,
+    sys::virDomainPtr,
+    sys::virTypedParameterPtr,
+    c_int,
+    *mut c_void,
+);
+type Device =
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+type Metadata =
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *const c_char, *mut c_void);
+
+/// Every event that is listened to, with its callback.
+fn callbacks() -> [(c_uint, Generic); 7] {
+    // SAFETY: libvirt casts each callback back to the type that belongs to its event id (its own
+    // VIR_DOMAIN_EVENT_CALLBACK macro does this cast); all are plain function pointers.
+    unsafe {
+        let lifecycle = std::mem::transmute::<Option<Lifecycle>, Generic>(Some(on_lifecycle));
+        let iteration = std::mem::transmute::<Option<Iteration>, Generic>(Some(on_iteration));
+        let completed = std::mem::transmute::<Option<WithParams>, Generic>(Some(on_job_completed));
+        let tunable = std::mem::transmute::<Option<WithParams>, Generic>(Some(on_tunable));
+        let device = std::mem::transmute::<Option<Device>, Generic>(Some(on_device));
+        let metadata = std::mem::transmute::<Option<Metadata>, Generic>(Some(on_metadata));
+        [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
+            (sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, iteration),
+            (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, completed),
+            (sys::VIR_DOMAIN_EVENT_ID_TUNABLE, tunable),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata),
+        ]
+    }
+}
+
 /// Registers all callbacks; their ids are added to `ids` as they come, also when a later one fails.
 pub(super) fn register(
     connection: sys::virConnectPtr,
     sink: &Sink,
     ids: &mut Vec<c_int>,
 ) -> RawResult<()> {
-    type Lifecycle = unsafe extern "C" fn(
-        sys::virConnectPtr,
-        sys::virDomainPtr,
-        c_int,
-        c_int,
-        *mut c_void,
-    ) -> c_int;
-    type Iteration =
-        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
-    type JobCompleted = unsafe extern "C" fn(
-        sys::virConnectPtr,
-        sys::virDomainPtr,
-        sys::virTypedParameterPtr,
-        c_int,
-        *mut c_void,
-    );
-    // SAFETY: libvirt casts each callback back to the type that belongs to its event id (its own
-    // VIR_DOMAIN_EVENT_CALLBACK macro does this cast); all are plain function pointers.
-    let callbacks: [(c_uint, Generic); 3] = unsafe {
-        [
-            (
-                sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                std::mem::transmute::<Option<Lifecycle>, Generic>(Some(on_lifecycle)),
-            ),
-            (
-                sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION,
-                std::mem::transmute::<Option<Iteration>, Generic>(Some(on_iteration)),
-            ),
-            (
-                sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
-                std::mem::transmute::<Option<JobCompleted>, Generic>(Some(on_job_completed)),
-            ),
-        ]
-    };
-    for (event, callback) in callbacks {
+    for (event, callback) in callbacks() {
         let event = c_int::try_from(event)?;
         let opaque = opaque(sink);
         // SAFETY: an open connection, a callback of the right kind, and a sink that libvirt frees.
