@@ -1,1 +1,83 @@
-//! Evenkeel end to end, in the lab.
+//! Evenkeel end to end: real daemons, etcd, libvirt, QEMU guests and migrations, in labs of their own.
+//!
+//! Needs root and what `deploy/setup-debian --lab` installs; built only with the feature `lab`. Without
+//! these it fails: a claim that was not tested is not shown. docs/testing.md says what each module shows.
+
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod configuration;
+mod demo;
+mod identity;
+mod leadership;
+mod metrics;
+mod modes;
+mod outage;
+mod source_agent;
+mod steady;
+
+use std::time::Duration;
+
+use evenkeel_proto::v1::{Migration, MigrationPhase, Order};
+use evenkeel_tests::network::Caller;
+use evenkeel_tests::schedulers::phase_of;
+use evenkeel_tests::{Lab, until};
+
+/// A standby leads within this time of its leader's death.
+const TAKEOVER: Duration = Duration::from_secs(10);
+/// A slowed migration is over within this time once its link is fast again.
+const END: Duration = Duration::from_secs(60);
+/// The demo's policy: the patience of somebody who watches.
+const QUICK_POLICY: &str = include_str!("../../deploy/lab/demo-policy.toml");
+
+/// Orders a migration over a slowed link and waits until memory is being copied.
+fn begin_slow_migration(lab: &Lab, guest: &str, source: &str, target: &str) -> Order {
+    lab.add_slow_guest(source, guest);
+    lab.wait_for_guest(guest);
+    let leader = lab.some_leader();
+    let order = lab
+        .migrate(Caller::Operator, &leader, guest, target)
+        .expect("the leader orders it");
+    until("memory to be copied", Duration::from_secs(20), || {
+        is_copying(lab, source, guest)
+    });
+    order
+}
+
+fn is_copying(lab: &Lab, source: &str, guest: &str) -> bool {
+    let journal = lab.journal(source, &lab.uuid(guest));
+    journal.is_some_and(|journal| {
+        let phase = journal.state.as_ref().map(|state| state.phase());
+        phase == Some(MigrationPhase::Running) && journal.ended_at_ms == 0
+    })
+}
+
+/// It was carried out once, to its end, and nothing is left of it.
+fn assert_done_once(lab: &Lab, migration: &Migration, guest: &str) {
+    assert_eq!(phase_of(migration), MigrationPhase::Done, "{migration:?}");
+    let order = migration.order.as_ref().expect("its order");
+    let uuid = lab.uuid(guest);
+    let for_guest: Vec<String> = lab
+        .orders_ever()
+        .into_iter()
+        .filter(|other| other.guest_uuid == uuid)
+        .map(|other| other.id)
+        .collect();
+    assert_eq!(for_guest, [order.id.as_str()], "orders for {guest}, ever");
+    until("the order to be removed", Duration::from_secs(5), || {
+        lab.orders().iter().all(|left| left.guest_uuid != uuid)
+    });
+    let journals = lab.journal_ever(&order.source, &uuid);
+    let ids: Vec<&str> = journals
+        .iter()
+        .filter_map(|journal| journal.order.as_ref().map(|o| o.id.as_str()))
+        .collect();
+    assert!(ids.iter().all(|id| *id == order.id), "journals: {ids:?}");
+    let ends = journals.iter().filter(|j| j.ended_at_ms > 0).count();
+    assert_eq!(ends, 1, "the journal closes once");
+    lab.assert_lives_on(guest, &order.target);
+}

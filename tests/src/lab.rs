@@ -260,7 +260,8 @@ fn run_root() -> PathBuf {
 }
 
 /// A letter that counts this process' labs, and its process id in base 36.
-fn new_id() -> String {
+#[must_use]
+pub fn new_id() -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut rest = std::process::id();
     let mut digits = vec![];

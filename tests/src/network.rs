@@ -10,6 +10,8 @@ use std::path::Path;
 
 use evenkeel_proto::identity::{TlsFiles, TlsPem};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::Lab;
 
@@ -59,6 +61,22 @@ impl Lab {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
         })
+    }
+
+    /// The body that `http://address/path` answers with, plainly.
+    #[must_use]
+    pub fn http_get(&self, address: &str, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        let answer = self.inside(|| async {
+            let mut stream = TcpStream::connect(address).await.expect("a listener");
+            let mut answer = vec![];
+            stream.write_all(request.as_bytes()).await.expect("asking");
+            stream.read_to_end(&mut answer).await.expect("an answer");
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        assert!(head.contains(" 200 "), "{address}{path}: {head}");
+        body.to_owned()
     }
 
     /// The certificate, key and authority of `caller`.

@@ -1,0 +1,132 @@
+//! What operators steer: observe recommends, pause stops, `migrate` moves one guest and shows how.
+
+use std::time::Duration;
+
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::MigrationPhase;
+use evenkeel_tests::network::Caller;
+use evenkeel_tests::schedulers::{ask, phase_of};
+use evenkeel_tests::{Lab, LabOptions, until};
+
+use crate::{END, QUICK_POLICY, assert_done_once};
+
+/// Longer than hold, cycle and window of the demo's policy together.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The same, on a busy machine.
+const MOVES: Duration = Duration::from_secs(60);
+
+#[test]
+fn observe_recommends_pause_stops_resume_moves() {
+    let lab = Lab::up(&LabOptions::default());
+    let leader = lab.some_leader();
+    let default = lab.status(&leader).unwrap().mode;
+    assert_eq!(default, "observe", "the mode of a fleet nobody has told");
+    lab.apply_policy(QUICK_POLICY, 0).unwrap();
+    for name in ["a", "b", "c"] {
+        lab.add_guest("h1", name, &[]);
+    }
+    for name in ["a", "b", "c"] {
+        lab.run(&["guest", "set", name, "c30"]);
+    }
+    until("a move to be recommended", MOVES, || {
+        lab.status(&lab.some_leader())
+            .is_some_and(|s| s.plan_moves > 0)
+    });
+    std::thread::sleep(PATIENCE);
+    assert_eq!(lab.orders_ever(), [], "observe moves nothing");
+
+    pause(&lab);
+    lab.set_mode(Caller::Operator, &leader, "automatic")
+        .unwrap();
+    std::thread::sleep(PATIENCE);
+    assert_eq!(lab.orders_ever(), [], "a paused fleet moves nothing");
+    let status = lab.status(&leader).unwrap();
+    let said = status.holds.iter().any(|hold| hold.contains("paused by"));
+    assert!(said, "status says why nothing moves: {:?}", status.holds);
+    let refused = lab.migrate(Caller::Operator, &leader, "a", "h2");
+    let code = refused.map_err(|status| status.code());
+    assert_eq!(code, Err(tonic::Code::FailedPrecondition));
+
+    resume(&lab);
+    until("the fleet to move once it may", MOVES, || {
+        !lab.orders_ever().is_empty()
+    });
+    until("the move to end", MOVES, || lab.orders().is_empty());
+    let moved = lab.migrations();
+    assert!(
+        moved.iter().all(|m| phase_of(m) == MigrationPhase::Done),
+        "{moved:?}"
+    );
+    let guest = &moved[0].order.as_ref().unwrap().guest_name;
+    lab.assert_lives_on(guest, "h2");
+}
+
+fn pause(lab: &Lab) {
+    let leader = lab.some_leader();
+    lab.inside(|| async {
+        let request = v1::SetPauseRequest {
+            reason: "test".to_owned(),
+            ..Default::default()
+        };
+        let mut client = lab.scheduler(Caller::Operator, &leader);
+        client.set_pause(ask(request)).await.unwrap();
+    });
+}
+
+fn resume(lab: &Lab) {
+    let leader = lab.some_leader();
+    lab.inside(|| async {
+        let mut client = lab.scheduler(Caller::Operator, &leader);
+        let answer = client.resume(ask(v1::ResumeRequest::default())).await;
+        assert!(answer.unwrap().into_inner().was_paused);
+    });
+}
+
+#[test]
+fn a_migration_by_hand_shows_its_progress_and_loses_no_heartbeat() {
+    let lab = Lab::up(&LabOptions::default());
+    lab.add_slow_guest("h1", "g");
+    lab.wait_for_guest("g");
+    let leader = lab.some_leader();
+    let order = lab.migrate(Caller::Operator, &leader, "g", "h2").unwrap();
+    let updates = watch(&lab, &leader, &order.id);
+
+    let copied: Vec<u64> = updates
+        .iter()
+        .filter(|m| phase_of(m) == MigrationPhase::Running)
+        .filter_map(|m| m.progress.map(|p| p.transferred_bytes))
+        .collect();
+    assert!(
+        copied.len() >= 4 && copied.is_sorted() && copied.first() < copied.last(),
+        "bytes copied, as they were shown: {copied:?}"
+    );
+    let last = updates.last().expect("updates");
+    let progress = last.progress.unwrap_or_default();
+    assert!(progress.downtime_ms > 0, "the pause is known at the end");
+    assert!(progress.transferred_bytes > 30 << 20, "{progress:?}");
+    let migration = lab.wait_for_end(&order.id, END);
+    assert_done_once(&lab, &migration, "g");
+
+    // The tool does the same, and its exit code says how it went.
+    lab.full_speed("h1");
+    let printed = lab.run(&["evenkeel", "migrate", "g", "--to", "h1"]);
+    assert!(printed.contains("h1"), "{printed}");
+    lab.assert_lives_on("g", "h1");
+    let nowhere = lab.attempt(&["evenkeel", "migrate", "g", "--to", "h9"]);
+    assert!(!nowhere.status.success());
+}
+
+/// Everything that a watcher of the migration is told until its end.
+fn watch(lab: &Lab, scheduler: &str, id: &str) -> Vec<v1::Migration> {
+    lab.inside(|| async {
+        let mut client = lab.scheduler(Caller::Viewer, scheduler);
+        let request = v1::WatchMigrationRequest { id: id.to_owned() };
+        // The first look may come before the loop has seen its own order.
+        let mut updates = vec![];
+        let mut stream = client.watch_migration(request).await.unwrap().into_inner();
+        while let Some(update) = stream.message().await.unwrap() {
+            updates.push(update);
+        }
+        updates
+    })
+}

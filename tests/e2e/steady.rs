@@ -1,0 +1,230 @@
+//! A fleet at rest: it writes little, sees a jump at once, moves nothing, and its agents cost little.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_proto::keys::Key;
+use evenkeel_tests::etcd::keys;
+use evenkeel_tests::network::Caller;
+use evenkeel_tests::turn::Share;
+use evenkeel_tests::{Lab, LabOptions, tell, until};
+
+use crate::QUICK_POLICY;
+
+/// Guests of the fleet: h1 has eight, the others what it takes to be as busy as h1.
+const BUSY: [(&str, &str); 6] = [
+    ("h1", "a1"),
+    ("h1", "a2"),
+    ("h2", "b1"),
+    ("h2", "b2"),
+    ("h3", "c1"),
+    ("h3", "c2"),
+];
+const IDLE: [&str; 6] = ["i1", "i2", "i3", "i4", "i5", "i6"];
+/// What a busy guest uses, percent of a core: two fit a host well.
+const DUTY: &str = "c12";
+/// Over this time an idle fleet's writes are counted.
+const QUIET: Duration = Duration::from_secs(60);
+/// So many writes a second, by all hosts and schedulers.
+const MOST_WRITES: f64 = 1.0;
+/// A guest that jumps from idle to busy is in etcd within this time.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
+/// For so long a balanced fleet is watched.
+const BALANCED: Duration = Duration::from_secs(120);
+/// Resident memory of an agent, MiB: goal, and what no build may exceed.
+const MEMORY_GOAL_MIB: u64 = 30;
+const MEMORY_BOUND_MIB: u64 = 64;
+
+#[test]
+fn a_fleet_at_rest_is_quiet_quick_cheap_and_left_alone() {
+    let lab = Lab::up(&LabOptions {
+        hosts: 3,
+        cpu_percent: 55,
+        share: Share::Whole,
+        ..LabOptions::default()
+    });
+    for (host, guest) in BUSY {
+        lab.add_guest(host, guest, &[]);
+    }
+    for guest in IDLE {
+        lab.add_guest("h1", guest, &[]);
+    }
+    lab.wait_for_guest("i6");
+    // Boots are load; a report covers five seconds.
+    std::thread::sleep(Duration::from_secs(10));
+    an_idle_fleet_writes_less_than_once_a_second(&lab);
+    a_jump_is_in_etcd_within_seconds(&lab);
+    a_balanced_fleet_rests(&lab);
+    what_libvirtd_does_without_an_agent(&lab);
+}
+
+fn an_idle_fleet_writes_less_than_once_a_second(lab: &Lab) {
+    let before = lab.revision();
+    std::thread::sleep(QUIET);
+    let writes = lab.history(before + 1);
+    let mut by_kind: BTreeMap<String, u32> = BTreeMap::new();
+    for write in &writes {
+        let kind = match keys().parse(&write.key) {
+            Some(Key::Report(host)) => format!("report of {host}"),
+            Some(Key::Inventory(host)) => format!("inventory of {host}"),
+            _ => write.key.clone(),
+        };
+        *by_kind.entry(kind).or_default() += 1;
+    }
+    let count = f64::from(u32::try_from(writes.len()).unwrap_or(u32::MAX));
+    let rate = count / QUIET.as_secs_f64();
+    tell!("idle lab, 3 hosts, 12 guests: {rate:.2} puts/s over 60 s {by_kind:?}");
+    assert!(rate < MOST_WRITES, "{rate} puts/s: {by_kind:?}");
+    let reports = by_kind.keys().filter(|k| k.starts_with("report")).count();
+    assert_eq!(reports, 3, "every host is heard of");
+}
+
+fn a_jump_is_in_etcd_within_seconds(lab: &Lab) {
+    let uuid = lab.uuid("b1");
+    let used = || {
+        let report = lab.report("h2").expect("a report");
+        let guest = report.guests.into_iter().find(|guest| guest.uuid == uuid);
+        guest.map_or(0.0, |guest| guest.cpu_used_cores + guest.cpu_delay_cores)
+    };
+    let idle = used();
+    lab.run(&["guest", "set", "b1", "c40"]);
+    let start = Instant::now();
+    until("the jump to be in etcd", Duration::from_secs(15), || {
+        used() > idle + 0.1
+    });
+    let took = start.elapsed();
+    tell!(
+        "a guest that jumps from idle to busy is in etcd after {:.1} s",
+        took.as_secs_f64()
+    );
+    assert!(took < SEEN_WITHIN, "{took:?}");
+    lab.run(&["guest", "set", "b1", "c0"]);
+}
+
+fn a_balanced_fleet_rests(lab: &Lab) {
+    for (_, guest) in BUSY {
+        lab.run(&["guest", "set", guest, DUTY]);
+    }
+    // What the jump left behind is out of every window.
+    std::thread::sleep(Duration::from_secs(15));
+    lab.apply_policy(QUICK_POLICY, 0).unwrap();
+    let leader = lab.some_leader();
+    lab.set_mode(Caller::Operator, &leader, "automatic")
+        .unwrap();
+    let before = Cost::of(lab, "h1");
+    let start = Instant::now();
+    let mut planned = 0;
+    while start.elapsed() < BALANCED {
+        std::thread::sleep(Duration::from_secs(5));
+        let status = lab.status(&leader).expect("the leader answers");
+        assert_eq!(status.mode, "automatic");
+        planned += status.plan_moves;
+    }
+    tell!(
+        "h1, 8 guests looked at once a second: {}",
+        Cost::of(lab, "h1").since(&before)
+    );
+    let memory = Cost::of(lab, "h1").agent_rss_mib;
+    assert!(memory < MEMORY_BOUND_MIB, "the agent holds {memory} MiB");
+    assert_eq!(lab.orders_ever(), [], "a balanced fleet was moved");
+    assert_eq!(planned, 0, "moves were planned");
+    let status = lab.status(&leader).expect("the leader answers");
+    assert_eq!(status.holds, [""; 0], "nothing held it back");
+    tell!(
+        "a balanced fleet, mode automatic, {} s: no move planned, none made",
+        BALANCED.as_secs()
+    );
+}
+
+/// The same guests, the agent gone: what is left is not the agent's doing.
+fn what_libvirtd_does_without_an_agent(lab: &Lab) {
+    let before = Cost::of(lab, "h1");
+    lab.fault(&["agent", "h1", "kill"]);
+    std::thread::sleep(Duration::from_secs(20));
+    let libvirtd = Cost::of(lab, "h1").since(&before).libvirtd_percent();
+    tell!("h1 without its agent: libvirtd {libvirtd:.2} % of a core");
+}
+
+/// CPU time and memory of a host's agent and libvirtd, as the kernel counts them.
+struct Cost {
+    at: Instant,
+    agent: Duration,
+    libvirtd: Duration,
+    agent_rss_mib: u64,
+}
+
+impl Cost {
+    fn of(lab: &Lab, host: &str) -> Self {
+        let described = lab.json(&["json"]);
+        let hosts = described["hosts"].as_array().expect("hosts");
+        let host = hosts.iter().find(|h| h["name"] == host).expect("the host");
+        let pid = |field: &str| host[field].as_u64();
+        Self {
+            at: Instant::now(),
+            agent: pid("pid").map_or(Duration::ZERO, cpu_time),
+            libvirtd: pid("libvirtd_pid").map_or(Duration::ZERO, cpu_time),
+            agent_rss_mib: pid("pid").map_or(0, resident_mib),
+        }
+    }
+
+    fn since(&self, before: &Self) -> Spent {
+        Spent {
+            elapsed: self.at - before.at,
+            agent: self.agent.saturating_sub(before.agent),
+            libvirtd: self.libvirtd.saturating_sub(before.libvirtd),
+            agent_rss_mib: self.agent_rss_mib,
+        }
+    }
+}
+
+struct Spent {
+    elapsed: Duration,
+    agent: Duration,
+    libvirtd: Duration,
+    agent_rss_mib: u64,
+}
+
+impl Spent {
+    fn percent(&self, time: Duration) -> f64 {
+        100.0 * time.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+
+    fn libvirtd_percent(&self) -> f64 {
+        self.percent(self.libvirtd)
+    }
+}
+
+impl std::fmt::Display for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let a_minute = self.agent.as_secs_f64() * 60.0 / self.elapsed.as_secs_f64();
+        write!(
+            f,
+            "the agent took {a_minute:.2} s of CPU a minute ({:.2} % of a core; goal 1 %) and holds {} MiB \
+             (goal {MEMORY_GOAL_MIB}); libvirtd {:.2} % of a core",
+            self.percent(self.agent),
+            self.agent_rss_mib,
+            self.libvirtd_percent()
+        )
+    }
+}
+
+/// User and system time of a process.
+fn cpu_time(pid: u64) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks: u64 = after_name
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Duration::from_millis(ticks * 1000 / per_second)
+}
+
+fn resident_mib(pid: u64) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
