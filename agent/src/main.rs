@@ -7,10 +7,12 @@ use anyhow::Context;
 use clap::Parser;
 use evenkeel_agent::config::Config;
 use evenkeel_agent::hypervisor::libvirt::{LibvirtConfig, LibvirtHypervisor};
-use evenkeel_daemon::config::ConfigArgs;
+use evenkeel_daemon::config::{ConfigArgs, ConfigError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Exit code of a bad configuration, as sysexits.h has it: a service manager need not try again.
+const BAD_CONFIGURATION: u8 = 78;
 /// Threads that may block: the hypervisor's calls, which are bounded, and the migrations themselves.
 const BLOCKING_THREADS: usize = 48;
 /// An idle blocking thread ends after this time.
@@ -32,7 +34,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "agent failed");
-            ExitCode::FAILURE
+            if error.is::<ConfigError>() {
+                ExitCode::from(BAD_CONFIGURATION)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
