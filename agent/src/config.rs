@@ -209,8 +209,8 @@ impl Config {
 
     fn resolve(loaded: &Loaded<File>) -> Result<Self, ConfigError> {
         let file = loaded.value.clone();
-        if file.etcd.endpoints.is_empty() {
-            return Err(loaded.fault("etcd.endpoints", "expected at least one https://host:port"));
+        if let Some(fault) = file.etcd.fault() {
+            return Err(loaded.fault("etcd.endpoints", &fault));
         }
         let host = match file.host.clone() {
             Some(host) => host,

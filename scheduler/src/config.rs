@@ -81,17 +81,8 @@ pub fn read(args: &ConfigArgs) -> Result<(Config, String), ConfigError> {
 
 fn resolve(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let file = &loaded.value;
-    if file.etcd.endpoints.is_empty() {
-        return Err(loaded.fault("etcd.endpoints", "expected at least one https://host:port"));
-    }
-    if let Some(plain) = file
-        .etcd
-        .endpoints
-        .iter()
-        .find(|e| !e.starts_with("https://"))
-    {
-        let message = format!("{plain:?}: expected https://host:port");
-        return Err(loaded.fault("etcd.endpoints", &message));
+    if let Some(fault) = file.etcd.fault() {
+        return Err(loaded.fault("etcd.endpoints", &fault));
     }
     let lease_ttl = file
         .election

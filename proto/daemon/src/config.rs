@@ -388,6 +388,18 @@ pub struct EtcdSection {
     pub endpoints: Vec<String>,
 }
 
+impl EtcdSection {
+    /// What is wrong with the endpoints, and what would be right; every connection is TLS.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if self.endpoints.is_empty() {
+            return Some("expected at least one https://host:port".to_owned());
+        }
+        let plain = self.endpoints.iter().find(|e| !e.starts_with("https://"))?;
+        Some(format!("{plain:?}: expected https://host:port"))
+    }
+}
+
 /// `[tls]`: who we are.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
