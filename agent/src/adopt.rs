@@ -108,6 +108,3 @@ async fn tidy<H: Hypervisor, R: Records, P: Peers>(
     tracing::debug!(%guest, "closed journal removed");
     Ok(true)
 }
-
-#[cfg(test)]
-mod tests;

@@ -23,10 +23,8 @@ use crate::config::ReportPace;
 use crate::hypervisor::{GuestCounters, GuestTraits, Hypervisor, HypervisorError, HypervisorEvent};
 use crate::measure::deadband::Deadband;
 use crate::measure::{Reading, Sampler};
+use crate::metrics::AgentMetrics;
 use crate::pressure::{HostReader, HostSample};
-use crate::reporter::shown::AgentMetrics;
-
-pub mod shown;
 
 /// How long one look at all guests may take; the adapter itself gives up a little earlier.
 const LOOK: Duration = Duration::from_secs(4);

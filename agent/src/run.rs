@@ -22,9 +22,9 @@ use crate::driver::{Driver, Figures, Running, Timings};
 use crate::epoch::EpochFloor;
 use crate::hypervisor::Hypervisor;
 use crate::journal::etcd::EtcdRecords;
+use crate::metrics::AgentMetrics;
 use crate::peer::grpc::GrpcPeers;
 use crate::pressure::HostReader;
-use crate::reporter::shown::AgentMetrics;
 use crate::reporter::{Watcher, WatcherParts};
 use crate::service::{Api, serve};
 use crate::target::Target;
@@ -129,7 +129,7 @@ fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
         floor: EpochFloor::open(&config.state_dir)?,
         most: config.max_migrations,
         timings: Timings::default(),
-        figures: Figures::new(&base.registry)?,
+        figures: Figures::new(&base.registry, &config.host)?,
         running: Running::default(),
     });
     let target = Arc::new(Target::new(

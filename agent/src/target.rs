@@ -6,7 +6,7 @@ use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, OrderId, Refusal};
-use prometheus::{IntGauge, Registry};
+use prometheus::{IntGauge, Opts, Registry};
 use tokio::sync::watch;
 
 use crate::calls::Calls;
@@ -30,7 +30,7 @@ pub struct Target<H, R> {
     /// Guests that may be on their way here at one time.
     most: u32,
     reservations: Mutex<Reservations>,
-    promised_mib: IntGauge,
+    promised_bytes: IntGauge,
 }
 
 impl<H: Hypervisor, R: Records> Target<H, R> {
@@ -46,11 +46,12 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         most: u32,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let promised_mib = IntGauge::new(
+        let opts = Opts::new(
             "evenkeel_agent_reserved_bytes",
             "Memory promised to guests that are on their way to this host.",
-        )?;
-        registry.register(Box::new(promised_mib.clone()))?;
+        );
+        let promised_bytes = IntGauge::with_opts(opts.const_label("host", host.as_str()))?;
+        registry.register(Box::new(promised_bytes.clone()))?;
         Ok(Self {
             host,
             calls,
@@ -58,7 +59,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             own,
             most,
             reservations: Mutex::default(),
-            promised_mib,
+            promised_bytes,
         })
     }
 
@@ -167,7 +168,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
     pub fn promised(&self) -> (usize, u64) {
         let (coming, mib) = self.lock().promised(unix_ms());
         let bytes = mib.saturating_mul(1 << 20);
-        self.promised_mib
+        self.promised_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         (coming, mib)
     }

@@ -80,7 +80,7 @@ fn a_value_out_of_range_is_refused_with_its_place_and_what_would_be_right() {
     ];
     for (extra, key) in cases {
         let fault = load(&format!("host = \"h1\"{LEAST}{extra}")).unwrap_err();
-        assert!(fault.contains("agent.toml:11:1: "), "{fault}");
+        assert!(fault.contains("agent.toml:10:1: "), "{fault}");
         assert!(fault.contains(key) && fault.contains("expected"), "{fault}");
     }
 }

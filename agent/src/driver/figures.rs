@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, Outcome, Refusal};
+use evenkeel_types::{GuestId, HostName, Outcome, Refusal};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// The metrics. Cheap to clone.
@@ -24,20 +24,22 @@ impl Figures {
     ///
     /// # Errors
     /// When they are registered already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let two_hosts = IntGauge::new(
+    pub fn new(registry: &Registry, host: &HostName) -> Result<Self, prometheus::Error> {
+        let opts =
+            |name: &str, help: &str| Opts::new(name, help).const_label("host", host.as_str());
+        let two_hosts = IntGauge::with_opts(opts(
             "evenkeel_agent_guest_on_two_hosts",
             "Guests of migrations from here that were found running on two hosts; must be 0.",
-        )?;
+        ))?;
         registry.register(Box::new(two_hosts.clone()))?;
         let counter = |name: &str, help: &str, label: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            let counter = IntCounterVec::new(opts(name, help), &[label])?;
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
         let gauge = |part: &str, help: &str| {
             let name = format!("evenkeel_migration_progress_{part}_bytes");
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &["domain"])?;
+            let gauge = IntGaugeVec::new(opts(&name, help), &["domain"])?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };

@@ -20,6 +20,9 @@ mod settle;
 mod task;
 mod write;
 
+#[cfg(test)]
+pub(crate) mod bench;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,1 +1,80 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus::Registry;
+
+use super::*;
+use crate::hypervisor::fake::FakeWorld;
+use crate::pressure::Sources;
+
+fn watcher(world: &FakeWorld) -> Watcher<crate::hypervisor::fake::FakeHypervisor> {
+    let host: HostName = "h1".parse().unwrap();
+    let metrics = AgentMetrics::new(&Registry::new(), &host, true).unwrap();
+    let parts = WatcherParts {
+        host,
+        reader: HostReader::new(Sources::default()),
+        pace: ReportPace {
+            interval: Duration::from_millis(5),
+            ..crate::config::sample("h1").report
+        },
+        metrics,
+    };
+    Watcher::new(Calls::new(world.host("h1")), parts)
+}
+
+async fn next(reports: &mut watch::Receiver<Report>, wanted: impl Fn(&Report) -> bool) -> Report {
+    let wait = reports.wait_for(|r| r.sequence > 0 && wanted(r));
+    let report = tokio::time::timeout(Duration::from_secs(5), wait).await;
+    report.expect("such a report").unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_libvirtd_that_goes_and_comes_back_is_reported_each_time() {
+    let world = FakeWorld::new();
+    let guest: GuestId = crate::driver::bench::GUEST.parse().unwrap();
+    let watcher = watcher(&world);
+    world.add_guest("h1", &guest, "web", 64);
+    let (sender, mut reports) = watch::channel(Report::default());
+    let stop = CancellationToken::new();
+    let beats = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&beats);
+    let beat = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    let running = tokio::spawn(watcher.run(sender, || 0, beat, stop.clone()));
+    let first = next(&mut reports, |r| r.libvirt_up).await;
+    assert_eq!(first.guests.len(), 1);
+    world.set_up("h1", false);
+    next(&mut reports, |r| !r.libvirt_up).await;
+    world.set_up("h1", true);
+    let back = next(&mut reports, |r| r.libvirt_up).await;
+    assert!(back.sequence > first.sequence);
+    assert!(beats.load(Ordering::Relaxed) >= 3, "the watchdog is fed");
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_host_reports_once_and_then_at_its_heartbeat() {
+    let world = FakeWorld::new();
+    let watcher = watcher(&world);
+    let (sender, mut reports) = watch::channel(Report::default());
+    let stop = CancellationToken::new();
+    let beats = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&beats);
+    let beat = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    let running = tokio::spawn(watcher.run(sender, || 0, beat, stop.clone()));
+    next(&mut reports, |r| r.libvirt_up).await;
+    while beats.load(Ordering::Relaxed) < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The machine that runs the test is not idle: its own figures may leave a dead-band now and then.
+    assert!(
+        reports.borrow().sequence <= 10,
+        "{} of 20 looks",
+        reports.borrow().sequence
+    );
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -1,1 +1,145 @@
+use std::sync::atomic::Ordering::SeqCst;
 
+use evenkeel_types::Presence;
+
+use super::*;
+use crate::driver::bench::{Bench, GUEST, MemoryRecords, guest, order_with};
+use crate::hypervisor::fake::FakeHypervisor;
+
+/// The bench's second host as a target of 100 MiB with one guest of 30 MiB.
+struct Receiving {
+    bench: Bench,
+    target: Target<FakeHypervisor, MemoryRecords>,
+    _own: watch::Sender<v1::Inventory>,
+}
+
+fn receiving() -> Receiving {
+    let bench = Bench::new();
+    let resident = "11111111-0000-0000-0000-000000000000".parse().unwrap();
+    bench.world.add_guest("h2", &resident, "resident", 30);
+    let (own, known) = watch::channel(v1::Inventory {
+        memory_mib: 100,
+        ..v1::Inventory::default()
+    });
+    let target = Target::new(
+        "h2".parse().unwrap(),
+        Calls::new(bench.world.host("h2")),
+        bench.records.clone(),
+        known,
+        4,
+        &Registry::new(),
+    );
+    Receiving {
+        bench,
+        target: target.unwrap(),
+        _own: own,
+    }
+}
+
+impl Receiving {
+    async fn prepare(&self, source: &str, order: &Order) -> Result<(), Refusal> {
+        let definition = format!("<domain><uuid>{}</uuid></domain>", order.guest);
+        self.prepare_as(source, order, &definition).await
+    }
+
+    async fn prepare_as(&self, source: &str, order: &Order, xml: &str) -> Result<(), Refusal> {
+        let source = source.parse().unwrap();
+        let outcome = self.target.prepare(&source, order, xml.to_owned()).await;
+        outcome.map_err(|(reason, _)| reason)
+    }
+}
+
+#[tokio::test]
+async fn memory_is_held_until_the_source_releases_it() {
+    let r = receiving();
+    let order = order_with(1, |_| {});
+    r.bench.records.put_order(&order);
+    assert_eq!(r.prepare("h1", &order).await, Ok(()));
+    assert_eq!(
+        r.prepare("h1", &order).await,
+        Ok(()),
+        "asking again changes nothing"
+    );
+    assert_eq!(r.target.promised(), (1, 64));
+    r.target.release(&order.id, &"h3".parse().unwrap());
+    assert_eq!(r.target.promised(), (1, 64), "another host cannot");
+    r.target.release(&order.id, &"h1".parse().unwrap());
+    assert_eq!(r.target.promised(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_fit_is_refused_with_numbers() {
+    let r = receiving();
+    let order = order_with(1, |o| o.memory_mib = 71);
+    r.bench.records.put_order(&order);
+    let definition = format!("<domain><uuid>{GUEST}</uuid></domain>");
+    let source = "h1".parse().unwrap();
+    let (reason, detail) = r
+        .target
+        .prepare(&source, &order, definition)
+        .await
+        .unwrap_err();
+    assert_eq!(reason, Refusal::NoMemory);
+    assert!(
+        detail.contains("71 MiB needed, 70 MiB free of 100 MiB"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
+async fn only_the_source_of_an_order_that_stands_is_heard() {
+    let r = receiving();
+    let order = order_with(1, |_| {});
+    assert_eq!(
+        r.prepare("h1", &order).await,
+        Err(Refusal::NoSuchOrder),
+        "none stands"
+    );
+    r.bench.records.put_order(&order);
+    assert_eq!(
+        r.prepare("h3", &order).await,
+        Err(Refusal::NoSuchOrder),
+        "not its source"
+    );
+    let bigger = order_with(1, |o| o.memory_mib = 1);
+    assert_eq!(
+        r.prepare("h1", &bigger).await,
+        Err(Refusal::NoSuchOrder),
+        "altered"
+    );
+    let elsewhere = order_with(1, |o| o.target = "h3".into());
+    r.bench.records.put_order(&elsewhere);
+    assert_eq!(
+        r.prepare("h1", &elsewhere).await,
+        Err(Refusal::NoSuchOrder),
+        "not for us"
+    );
+    r.bench.records.away.store(true, SeqCst);
+    assert_eq!(r.prepare("h1", &order).await, Err(Refusal::NoEtcd));
+    assert_eq!(r.target.promised(), (0, 0));
+}
+
+#[tokio::test]
+async fn what_the_hypervisor_does_not_admit_holds_no_memory() {
+    let r = receiving();
+    let order = order_with(1, |_| {});
+    r.bench.records.put_order(&order);
+    let other = "<domain><uuid>22222222-0000-0000-0000-000000000000</uuid></domain>";
+    for xml in ["", "<domain/>", other] {
+        assert_eq!(
+            r.prepare_as("h1", &order, xml).await,
+            Err(Refusal::Unsupported),
+            "{xml}"
+        );
+    }
+    let cpu = (Refusal::IncompatibleCpu, "no avx".to_owned());
+    r.bench.world.refuse("h2", Some(cpu));
+    assert_eq!(r.prepare("h1", &order).await, Err(Refusal::IncompatibleCpu));
+    r.bench.world.refuse("h2", None);
+    r.bench.world.add_guest("h2", &guest(), "web", 1);
+    assert_eq!(r.bench.at("h2"), Presence::Running);
+    assert_eq!(r.prepare("h1", &order).await, Err(Refusal::NameClash));
+    r.bench.world.set_up("h2", false);
+    assert_eq!(r.prepare("h1", &order).await, Err(Refusal::NoLibvirt));
+    assert_eq!(r.target.promised(), (0, 0));
+}

@@ -1,3 +1,0 @@
-//! Where the reporter shows its figures.
-
-pub use crate::metrics::AgentMetrics;
