@@ -4,6 +4,8 @@
 //! it leaves is free from the next wave on. Steps that wait for each other in a circle are broken by a
 //! detour over a third host. What still cannot be ordered is returned: the caller gives it up.
 //!
+//! The reserve for host failures is kept free on the way too, so that a plan may be cut short anywhere.
+//!
 //! Guests that a must-affinity holds together move in one wave, or in adjacent ones where the limits of
 //! migrations at a time do not allow that.
 
@@ -44,6 +46,8 @@ pub(crate) struct Ordered {
 struct Batch {
     moves: Vec<(usize, usize)>,
     rank: (bool, f64),
+    /// Some of its moves are under way: the rest follows in the next wave.
+    begun: bool,
 }
 
 /// Orders the difference of two placements. `forced` moves go first, then those that save most.
@@ -108,6 +112,7 @@ fn batches(state: &State<'_, '_>, wanted: &[usize], forced: &[bool]) -> Vec<Batc
             batches.push(Batch {
                 moves: Vec::new(),
                 rank: (false, 0.0),
+                begun: false,
             });
             batches.len() - 1
         });
@@ -173,24 +178,28 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
             if self.start_batch(&batch.moves) {
                 return false;
             }
-            let split =
-                batch.moves.len() > 1 && self.wave_is_empty() && self.memory_for(&batch.moves);
-            if split {
+            if batch.begun || (self.wave_is_empty() && self.room_for(&batch.moves)) {
                 // Too many for one wave: the rest goes first in the next.
+                let before = batch.moves.len();
                 batch
                     .moves
                     .retain(|&(guest, to)| !self.start(guest, to, false));
-                batch.rank.0 = true;
+                batch.begun |= batch.moves.len() < before;
             }
             !batch.moves.is_empty()
         });
+        batches.sort_by_key(|batch| !batch.begun);
     }
 
-    fn memory_for(&self, moves: &[(usize, usize)]) -> bool {
-        let mut memory = self.memory.clone();
+    /// Whether all moves of a batch fit, limits of migrations at a time aside.
+    fn room_for(&self, moves: &[(usize, usize)]) -> bool {
+        let most = i64::from(self.model().policy.limits.max_guests_per_host);
+        let (mut memory, mut guests) = (self.memory.clone(), self.guests.clone());
         moves.iter().all(|&(guest, to)| {
             memory[to] += self.model().guests[guest].load.memory;
-            memory[to] <= self.model().hosts[to].capacity
+            guests[to] += 1;
+            let crowded = most > 0 && guests[to] > most;
+            !crowded && memory[to] <= self.model().hosts[to].open_capacity && self.alone(guest, to)
         })
     }
 
@@ -252,7 +261,8 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         let model = self.model();
         let load = &model.guests[guest].load;
         let most = i64::from(model.policy.limits.max_guests_per_host);
-        let memory = load.memory == 0 || self.memory[to] + load.memory <= model.hosts[to].capacity;
+        let memory =
+            load.memory == 0 || self.memory[to] + load.memory <= model.hosts[to].open_capacity;
         memory && (most == 0 || self.guests[to] < most) && self.alone(guest, to)
     }
 

@@ -55,12 +55,8 @@ pub fn step_is_still_good(snapshot: &Snapshot, policy: &Policy, step: &Step) -> 
     }
     within_limits(&model, from, to)?;
     if let Some(block) = state.block(unit, to) {
-        let physical = state.loads[to].memory + state.units[unit].load.memory;
-        // A swap may use the reserve while both guests are on their way.
-        if block != Block::Memory || physical > model.hosts[to].capacity {
-            let (reason, detail) = state.words(block, unit, to);
-            return Err(not_now(reason, detail));
-        }
+        let (reason, detail) = state.words(block, unit, to);
+        return Err(not_now(reason, detail));
     }
     worth_it(&state, unit, from, to, step.reason)
 }

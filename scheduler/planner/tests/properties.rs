@@ -1,5 +1,10 @@
 //! What must hold for every fleet, policy and plan. `PROPTEST_CASES` sets how many are tried.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 mod fleet;
 
 use evenkeel_planner::check::carried_out;
@@ -11,7 +16,11 @@ use fleet::{Dice, fleet, guest, host};
 use proptest::prelude::*;
 
 fn random_host(dice: &mut Dice, at: usize) -> Host {
-    let mut made = host(&format!("h{at}"), 4.0 + 4.0 * dice.unit(), 8192 + 4096 * dice.below(3));
+    let mut made = host(
+        &format!("h{at}"),
+        4.0 + 4.0 * dice.unit(),
+        8192 + 4096 * dice.below(3),
+    );
     made.state = match dice.below(12) {
         0 => HostState::Draining,
         1 => HostState::Cordoned,
@@ -31,12 +40,23 @@ fn random_host(dice: &mut Dice, at: usize) -> Host {
 
 fn random_guest(dice: &mut Dice, at: usize, hosts: &[Host]) -> Guest {
     // Skewed: the lower numbers get more.
-    let low = dice.below(hosts.len() as u64).min(dice.below(hosts.len() as u64));
+    let low = dice
+        .below(u64::try_from(hosts.len()).unwrap())
+        .min(dice.below(u64::try_from(hosts.len()).unwrap()));
     let on = &hosts[usize::try_from(low).unwrap()];
     let name = format!("{}-{at}", ["web", "db", "app"][at % 3]);
-    let mut made = guest(&name, &on.name, 1.5 * dice.unit() * dice.unit(), 256 + 256 * dice.below(6));
+    let mut made = guest(
+        &name,
+        &on.name,
+        1.5 * dice.unit() * dice.unit(),
+        256 + 256 * dice.below(6),
+    );
     made.cpu_demand_stddev_cores = 0.3 * made.cpu_demand_cores * dice.unit();
-    made.dirty_rate_mib_s = if dice.below(10) == 0 { 400.0 } else { 10.0 * dice.unit() };
+    made.dirty_rate_mib_s = if dice.below(10) == 0 {
+        400.0
+    } else {
+        10.0 * dice.unit()
+    };
     made.movable = dice.below(15) > 0;
     match dice.below(20) {
         0 => made.state = GuestState::Shutoff,
@@ -51,12 +71,22 @@ fn random_guest(dice: &mut Dice, at: usize, hosts: &[Host]) -> Guest {
 fn random_fleet(seed: u64, hosts: usize, guests: usize) -> Snapshot {
     let mut dice = Dice(seed);
     let hosts: Vec<Host> = (0..hosts).map(|at| random_host(&mut dice, at)).collect();
-    let guests: Vec<Guest> = (0..guests).map(|at| random_guest(&mut dice, at, &hosts)).collect();
+    let guests: Vec<Guest> = (0..guests)
+        .map(|at| random_guest(&mut dice, at, &hosts))
+        .collect();
     let mut snapshot = fleet(hosts, guests);
     if dice.below(3) == 0 && !snapshot.guests.is_empty() && snapshot.hosts.len() > 1 {
         let flying = &snapshot.guests[0];
-        let to = snapshot.hosts.iter().find(|h| h.name != flying.host).unwrap();
-        let flight = InFlight { guest: flying.name.clone(), from: flying.host.clone(), to: to.name.clone() };
+        let to = snapshot
+            .hosts
+            .iter()
+            .find(|h| h.name != flying.host)
+            .unwrap();
+        let flight = InFlight {
+            guest: flying.name.clone(),
+            from: flying.host.clone(),
+            to: to.name.clone(),
+        };
         snapshot.in_flight.push(flight);
     }
     snapshot
@@ -65,9 +95,15 @@ fn random_fleet(seed: u64, hosts: usize, guests: usize) -> Snapshot {
 fn random_policy(seed: u64) -> Policy {
     let mut dice = Dice(seed ^ 0x5eed);
     let strategy = ["contention", "spread", "consolidate"][usize::try_from(dice.below(3)).unwrap()];
-    let mut text = format!("schema = 1\nstrategy = \"{strategy}\"\naggressiveness = {}\n", 1 + dice.below(5));
+    let mut text = format!(
+        "schema = 1\nstrategy = \"{strategy}\"\naggressiveness = {}\n",
+        1 + dice.below(5)
+    );
     let per_host = 1 + dice.below(3);
-    text += &format!("[limits]\nmigrations_per_host = {per_host}\nmigrations_per_cluster = {}\n", per_host + dice.below(6));
+    text += &format!(
+        "[limits]\nmigrations_per_host = {per_host}\nmigrations_per_cluster = {}\n",
+        per_host + dice.below(6)
+    );
     if dice.below(3) == 0 {
         text += "memory_overcommit = 1.25\n";
     }
@@ -79,14 +115,27 @@ fn random_policy(seed: u64) -> Policy {
     }
     let strength = |dice: &mut Dice| ["must", "should"][usize::from(dice.below(2) == 0)];
     if dice.below(2) == 0 {
-        let over = if dice.below(2) == 0 { "over = \"rack\"\n" } else { "" };
-        text += &format!("[anti_affinity.db]\nguests = [\"db-1\", \"db-4\", \"db-7\"]\n{over}strength = \"{}\"\n", strength(&mut dice));
+        let over = if dice.below(2) == 0 {
+            "over = \"rack\"\n"
+        } else {
+            ""
+        };
+        text += &format!(
+            "[anti_affinity.db]\nguests = [\"db-1\", \"db-4\", \"db-7\"]\n{over}strength = \"{}\"\n",
+            strength(&mut dice)
+        );
     }
     if dice.below(2) == 0 {
-        text += &format!("[affinity.app]\nguests = [\"app-2\", \"web-3\"]\nstrength = \"{}\"\n", strength(&mut dice));
+        text += &format!(
+            "[affinity.app]\nguests = [\"app-2\", \"web-3\"]\nstrength = \"{}\"\n",
+            strength(&mut dice)
+        );
     }
     if dice.below(2) == 0 {
-        text += &format!("[pin.web]\nguests = [\"web-0\", \"web-6\"]\nhosts = [\"h0\", \"h1\", \"h2\"]\nstrength = \"{}\"\n", strength(&mut dice));
+        text += &format!(
+            "[pin.web]\nguests = [\"web-0\", \"web-6\"]\nhosts = [\"h0\", \"h1\", \"h2\"]\nstrength = \"{}\"\n",
+            strength(&mut dice)
+        );
     }
     if dice.below(4) == 0 {
         text += "[opt_out.old]\nguests = [\"db-10\"]\n";
@@ -161,7 +210,7 @@ proptest! {
     #[test]
     fn a_manual_move_breaks_nothing(seed in any::<u64>(), hosts in 2..7_usize, guests in 1..40_usize) {
         let (snapshot, policy) = (random_fleet(seed, hosts, guests), random_policy(seed));
-        let name = snapshot.guests[usize::try_from(seed % guests as u64).unwrap()].name.clone();
+        let name = snapshot.guests[usize::try_from(seed % u64::try_from(guests).unwrap()).unwrap()].name.clone();
         match place_one(&snapshot, &policy, &name, None) {
             Err(rejections) => prop_assert!(!rejections.is_empty()),
             Ok(step) => {

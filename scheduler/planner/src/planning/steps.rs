@@ -191,8 +191,8 @@ impl<'m, 'a> Desk<'m, 'a> {
             return reason;
         }
         let saved = change.cpu + change.memory;
-        let price = self.model.policy.price.migration_guest_seconds;
-        let pays = change.objective * self.model.payback.horizon_seconds > price;
+        let cost = cost_of(self.model, leg, &self.first_slopes);
+        let pays = change.objective * self.model.payback.horizon_seconds > cost;
         let makes_room = later.iter().any(|l| l.to == leg.from)
             || all.iter().any(|l| l.wave == leg.wave && l.to == leg.from);
         let emptied = self.members[leg.from].is_empty() || later.iter().any(|l| l.from == leg.from);
@@ -204,14 +204,22 @@ impl<'m, 'a> Desk<'m, 'a> {
             StepReason::MakeRoom
         } else if strategy == Strategy::Spread && by_strategy {
             StepReason::Spread
-        } else if !pays {
-            // Nothing but a soft rule makes a move worth it that saves too little.
+        } else if !pays && self.has_soft_rule(leg.guest) {
             StepReason::RepairRule
         } else if change.memory > change.cpu {
             StepReason::RelieveMemory
         } else {
             StepReason::RelieveCpu
         }
+    }
+
+    fn has_soft_rule(&self, guest: usize) -> bool {
+        let rules = &self.model.rules;
+        rules.apart_of[guest].iter().any(|&r| !rules.apart[r].hard)
+            || rules.together_of[guest]
+                .iter()
+                .any(|&r| !rules.together[r].hard)
+            || rules.pins_of[guest].iter().any(|&r| !rules.pins[r].hard)
     }
 
     fn step(&self, leg: &Leg, change: &Change, reason: StepReason) -> Step {
