@@ -4,11 +4,13 @@
 //! whether it was carried out, and sending it again could do it twice.
 
 mod fault;
+mod probe;
 
 use std::cell::Cell;
 use std::future::Future;
 use std::time::Duration;
 
+use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use rand::seq::SliceRandom;
@@ -16,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use crate::config::{Address, Config, ConfigError};
+use crate::config::{Config, ConfigError, Replica};
 
 pub use fault::ClientError;
 use fault::{Attempt, NoAnswer, Silence};
@@ -50,7 +52,8 @@ pub const THOROUGH: Patience = Patience {
 /// The replicas in the order in which they are tried.
 #[derive(Debug)]
 pub struct Client {
-    replicas: Vec<(Address, Scheduler)>,
+    replicas: Vec<(Replica, Scheduler)>,
+    pem: TlsPem,
     /// Who answered last: asked first the next time.
     current: Cell<usize>,
 }
@@ -71,11 +74,12 @@ impl Client {
                     source,
                 })?;
             let scheduler = Scheduler::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-            replicas.push((replica.address.clone(), scheduler));
+            replicas.push((replica.clone(), scheduler));
         }
         replicas.shuffle(&mut rand::rng());
         Ok(Self {
             replicas,
+            pem,
             current: Cell::new(0),
         })
     }
@@ -96,12 +100,12 @@ impl Client {
         let mut silent = vec![];
         for turn in 0..self.replicas.len() {
             let at = (self.current.get() + turn) % self.replicas.len();
-            let Some((address, scheduler)) = self.replicas.get(at) else {
+            let Some((replica, scheduler)) = self.replicas.get(at) else {
                 continue;
             };
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                silent.push(NoAnswer::out_of_time(address));
+                silent.push(NoAnswer::out_of_time(&replica.address));
                 continue;
             }
             match attempt(call(scheduler.clone()), patience.call.min(left)).await {
@@ -110,10 +114,7 @@ impl Client {
                     return Ok(answer);
                 }
                 Attempt::Refusal(status) => return Err(ClientError::Refused(status)),
-                Attempt::Silence(why) => silent.push(NoAnswer {
-                    address: address.clone(),
-                    why,
-                }),
+                Attempt::Silence(why) => silent.push(self.examined(replica, why).await),
             }
         }
         Err(ClientError::Unreachable(silent))
@@ -137,7 +138,7 @@ impl Client {
             Ok(answer)
         })
         .await?;
-        let Some((address, scheduler)) = self.replicas.get(self.current.get()) else {
+        let Some((replica, scheduler)) = self.replicas.get(self.current.get()) else {
             return Err(ClientError::Unreachable(vec![]));
         };
         match attempt(call(scheduler.clone()), QUICK.call).await {
@@ -145,15 +146,30 @@ impl Client {
             Attempt::Refusal(status) => Err(ClientError::Refused(status)),
             // It said itself that it could not: nothing was changed.
             Attempt::Silence(why @ Silence::Unable(_)) => {
-                Err(ClientError::Unreachable(vec![NoAnswer {
-                    address: address.clone(),
-                    why,
-                }]))
+                let address = replica.address.clone();
+                Err(ClientError::Unreachable(vec![NoAnswer { address, why }]))
             }
             Attempt::Silence(why) => Err(ClientError::Lost(NoAnswer {
-                address: address.clone(),
+                address: replica.address.clone(),
                 why,
             })),
+        }
+    }
+
+    /// Looks closer at a connection that was closed without a word.
+    async fn examined(&self, replica: &Replica, why: Silence) -> NoAnswer {
+        let address = replica.address.clone();
+        if !matches!(why, Silence::Closed(_)) {
+            return NoAnswer { address, why };
+        }
+        let (pem, replica) = (self.pem.clone(), replica.clone());
+        let probed = tokio::task::spawn_blocking(move || probe::refusal(&pem, &replica)).await;
+        match probed {
+            Ok(Some(alert)) => NoAnswer {
+                address,
+                why: Silence::Unwelcome(alert),
+            },
+            Ok(None) | Err(_) => NoAnswer { address, why },
         }
     }
 

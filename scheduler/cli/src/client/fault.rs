@@ -26,6 +26,8 @@ pub enum Silence {
     Late(Duration),
     /// The connection could not be made or broke; the innermost cause.
     Broken(String),
+    /// It closed the connection without a reason that reached us.
+    Closed(String),
     /// It answered that it cannot answer now.
     Unable(String),
     /// It does not accept our certificate.
@@ -50,6 +52,9 @@ pub enum ClientError {
     /// No replica gave an answer.
     #[error("no scheduler answers: {}", join(.0))]
     Unreachable(Vec<NoAnswer>),
+    /// Schedulers answer and tell nothing.
+    #[error("the schedulers end every stream without a word")]
+    Mute,
     /// A change was sent and no answer came.
     #[error(
         "the answer was lost, so the change may or may not have been made ({0}); see `evenkeel status`"
@@ -68,11 +73,11 @@ impl ClientError {
             Self::Unreachable(all) if !all.is_empty() && all.iter().all(unwelcome) => {
                 Exit::NotPermitted
             }
-            Self::Unreachable(_) => Exit::NoLeader,
+            Self::Unreachable(_) | Self::Mute => Exit::NoLeader,
             Self::Lost(silent) => match silent.why {
                 Silence::Late(_) => Exit::Deadline,
                 Silence::Unwelcome(_) => Exit::NotPermitted,
-                Silence::Broken(_) | Silence::Unable(_) => Exit::NoLeader,
+                Silence::Broken(_) | Silence::Closed(_) | Silence::Unable(_) => Exit::NoLeader,
             },
         }
     }
@@ -112,7 +117,9 @@ impl fmt::Display for NoAnswer {
         match &self.why {
             Silence::Late(Duration::ZERO) => write!(f, "not asked, the time was over"),
             Silence::Late(limit) => write!(f, "no answer within {} s", limit.as_secs()),
-            Silence::Broken(cause) | Silence::Unable(cause) => f.write_str(cause),
+            Silence::Broken(cause) | Silence::Closed(cause) | Silence::Unable(cause) => {
+                f.write_str(cause)
+            }
             Silence::Unwelcome(cause) => write!(f, "it does not accept our certificate: {cause}"),
         }
     }
@@ -139,24 +146,22 @@ fn words(status: &Status) -> String {
 /// The innermost cause says what is wrong; the layers above it say that something is.
 fn why_broken(cause: &(dyn Error + 'static)) -> Silence {
     let mut innermost = cause;
+    let mut is_io = false;
     loop {
-        let inner = innermost
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(innermost) {
+        if let Some(rustls::Error::AlertReceived(alert)) = innermost.downcast_ref() {
             return Silence::Unwelcome(format!("TLS alert {alert:?}"));
         }
-        let inner = inner.map(|inner| {
-            let inner: &(dyn Error + 'static) = inner;
-            inner
-        });
-        match inner.or_else(|| innermost.source()) {
+        let io = innermost.downcast_ref::<std::io::Error>();
+        is_io |= io.is_some();
+        // An I/O error is not the source of itself: what it wraps is not in the chain.
+        let wrapped: Option<&(dyn Error + 'static)> = match io.and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => innermost.source(),
+        };
+        match wrapped {
             Some(next) => innermost = next,
-            None => return Silence::Broken(innermost.to_string()),
+            None if is_io => return Silence::Broken(innermost.to_string()),
+            None => return Silence::Closed(innermost.to_string()),
         }
     }
-}
-
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref()
 }

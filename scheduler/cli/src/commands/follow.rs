@@ -51,6 +51,9 @@ pub(super) async fn follow(
                     return Ok(ending);
                 }
                 client.turn_away();
+                if watcher.seen.elapsed() >= SILENCE {
+                    return Err(ClientError::Mute);
+                }
             }
             Err(error) if watcher.seen.elapsed() < SILENCE && is_passing(&error) => {}
             Err(error) => return Err(error),

@@ -12,9 +12,6 @@ use super::{Address, Config, Replica};
 
 const TOP: [&str; 3] = ["schedulers", "server_names", "tls"];
 const TLS: [&str; 3] = ["ca", "certificate", "key"];
-/// A suggestion further away than this is a guess that misleads.
-const LIKENESS: f64 = 0.75;
-
 /// One fault of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -221,12 +218,14 @@ impl Reader<'_> {
 
 /// "did you mean …" for a near miss, else everything that would do.
 fn suggestion(given: &str, known: &[&str]) -> String {
+    // With more than half of it mistyped, a suggestion would be a guess that misleads.
     let nearest = known
         .iter()
-        .map(|name| (strsim::jaro_winkler(given, name), *name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+        .map(|name| (strsim::osa_distance(given, name), *name))
+        .filter(|(distance, name)| distance * 2 <= name.len())
+        .min();
     match nearest {
-        Some((likeness, name)) if likeness >= LIKENESS => format!("did you mean {name:?}?"),
-        Some(_) | None => format!("expected {}", known.join(", ")),
+        Some((_, name)) => format!("did you mean {name:?}?"),
+        None => format!("expected {}", known.join(", ")),
     }
 }

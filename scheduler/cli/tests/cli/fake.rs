@@ -1,0 +1,296 @@
+//! A scheduler that answers from a recorded fleet, and can be told to misbehave. Authorises as the real
+//! one does: reads for viewers and operators, changes for operators.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use evenkeel_proto::identity::{Role, TlsPem, of_request};
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::scheduler_service_server::{SchedulerService, SchedulerServiceServer};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt, iter};
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+
+use crate::fleet;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// What the scheduler knows and how it behaves.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) status: v1::Status,
+    pub(crate) hosts: Vec<v1::HostView>,
+    pub(crate) guests: Vec<v1::GuestView>,
+    pub(crate) migrations: Vec<v1::Migration>,
+    pub(crate) plan: String,
+    pub(crate) snapshot: String,
+    /// What a watcher of a migration sees, one stream after the other; then it stays open.
+    pub(crate) watched: Vec<Vec<v1::Migration>>,
+    /// Whether a stream stays open when it has told all.
+    pub(crate) hold_open: bool,
+    /// Answer these calls with this.
+    pub(crate) refuse: BTreeMap<&'static str, (Code, String)>,
+    /// Answer these calls never.
+    pub(crate) hang: Vec<&'static str>,
+    /// What changed, in words.
+    pub(crate) log: Vec<String>,
+}
+
+/// A handle on a running scheduler.
+#[derive(Debug, Clone)]
+pub(crate) struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    pub(crate) fn recorded() -> Self {
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        Self(Arc::new(Mutex::new(State {
+            status: fleet::status(now_ms),
+            hosts: fleet::hosts(),
+            guests: fleet::guests(now_ms),
+            migrations: fleet::migrations(now_ms),
+            plan: fleet::PLAN.to_owned(),
+            snapshot: fleet::SNAPSHOT.to_owned(),
+            ..Default::default()
+        })))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn refuse(&self, call: &'static str, code: Code, message: &str) {
+        self.state().refuse.insert(call, (code, message.to_owned()));
+    }
+
+    /// Listens on a free port of the loopback interface and returns it.
+    pub(crate) fn serve(&self, runtime: &tokio::runtime::Runtime, pem: &TlsPem) -> u16 {
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = pem.server();
+        let service = SchedulerServiceServer::new(self.clone());
+        runtime.spawn(async move {
+            let mut server = Server::builder().tls_config(tls).unwrap();
+            let incoming = TcpListenerStream::new(listener);
+            server
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        });
+        port
+    }
+
+    /// Checks the caller's role, and misbehaves where it was told to.
+    async fn enter<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
+        let identity = of_request(&request)?;
+        let is_read =
+            call.starts_with("get") || call.starts_with("list") || call.starts_with("watch");
+        match identity.role {
+            Role::Operator => {}
+            Role::Viewer if is_read => {}
+            Role::Viewer | Role::Agent | Role::Scheduler => {
+                return Err(Status::permission_denied(format!(
+                    "{identity} may not {call}"
+                )));
+            }
+        }
+        let (hangs, refusal) = {
+            let state = self.state();
+            (state.hang.contains(&call), state.refuse.get(call).cloned())
+        };
+        if hangs {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+        }
+        match refusal {
+            Some((code, message)) => Err(Status::new(code, message)),
+            None => Ok(request.into_inner()),
+        }
+    }
+
+    fn document(&self, schema: &str, json: &str) -> Answer<v1::Document> {
+        let json = json.as_bytes().to_vec();
+        Ok(Response::new(v1::Document {
+            schema: schema.into(),
+            json,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl SchedulerService for Fake {
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
+        self.enter("get_status", request).await?;
+        Ok(Response::new(self.state().status.clone()))
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Answer<v1::ListHostsReply> {
+        self.enter("list_hosts", request).await?;
+        Ok(Response::new(v1::ListHostsReply {
+            hosts: self.state().hosts.clone(),
+        }))
+    }
+
+    async fn list_guests(
+        &self,
+        request: Request<v1::ListGuestsRequest>,
+    ) -> Answer<v1::ListGuestsReply> {
+        self.enter("list_guests", request).await?;
+        Ok(Response::new(v1::ListGuestsReply {
+            guests: self.state().guests.clone(),
+        }))
+    }
+
+    async fn list_migrations(
+        &self,
+        request: Request<v1::ListMigrationsRequest>,
+    ) -> Answer<v1::ListMigrationsReply> {
+        let asked = self.enter("list_migrations", request).await?;
+        let mut migrations = self.state().migrations.clone();
+        migrations.retain(|m| !asked.open_only || m.ended_at_ms == 0);
+        Ok(Response::new(v1::ListMigrationsReply { migrations }))
+    }
+
+    type WatchMigrationStream =
+        Pin<Box<dyn Stream<Item = Result<v1::Migration, Status>> + Send + 'static>>;
+
+    async fn watch_migration(
+        &self,
+        request: Request<v1::WatchMigrationRequest>,
+    ) -> Answer<Self::WatchMigrationStream> {
+        self.enter("watch_migration", request).await?;
+        let mut state = self.state();
+        let seen = if state.watched.is_empty() {
+            vec![]
+        } else {
+            state.watched.remove(0)
+        };
+        let told = iter(seen.into_iter().map(Ok)).throttle(Duration::from_millis(60));
+        if state.hold_open {
+            return Ok(Response::new(Box::pin(told.chain(tokio_stream::pending()))));
+        }
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Answer<v1::Document> {
+        let asked = self.enter("get_plan", request).await?;
+        let mut state = self.state();
+        state.log.push(format!("plan {}", asked.max_moves));
+        self.document("evenkeel.plan/1", &state.plan)
+    }
+
+    async fn get_snapshot(&self, request: Request<v1::GetSnapshotRequest>) -> Answer<v1::Document> {
+        self.enter("get_snapshot", request).await?;
+        self.document("evenkeel.snapshot/1", &self.state().snapshot)
+    }
+
+    async fn set_mode(&self, request: Request<v1::SetModeRequest>) -> Answer<v1::SetModeReply> {
+        let asked = self.enter("set_mode", request).await?;
+        let mut state = self.state();
+        state.log.push(format!(
+            "mode {} {:?} {}",
+            asked.mode, asked.reason, asked.dry_run
+        ));
+        let previous = state.status.mode.clone();
+        if !asked.dry_run {
+            state.status.mode = asked.mode;
+            state.status.policy_revision += 1;
+        }
+        let policy_revision = state.status.policy_revision;
+        Ok(Response::new(v1::SetModeReply {
+            previous,
+            policy_revision,
+        }))
+    }
+
+    async fn set_pause(&self, request: Request<v1::SetPauseRequest>) -> Answer<v1::SetPauseReply> {
+        let by = of_request(&request)?.to_string();
+        let asked = self.enter("set_pause", request).await?;
+        let since_ms = jiff::Timestamp::now().as_millisecond();
+        let until_ms = match i64::try_from(asked.for_seconds) {
+            Ok(seconds) if seconds > 0 => since_ms + seconds * 1000,
+            Ok(_) | Err(_) => 0,
+        };
+        let pause = v1::Pause {
+            by,
+            reason: asked.reason,
+            since_ms,
+            until_ms,
+        };
+        if !asked.dry_run {
+            self.state().status.pause = Some(pause.clone());
+        }
+        Ok(Response::new(v1::SetPauseReply { pause: Some(pause) }))
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Answer<v1::ResumeReply> {
+        let asked = self.enter("resume", request).await?;
+        let mut state = self.state();
+        let was_paused = state.status.pause.is_some();
+        if !asked.dry_run {
+            state.status.pause = None;
+        }
+        Ok(Response::new(v1::ResumeReply { was_paused }))
+    }
+
+    async fn migrate(
+        &self,
+        request: Request<v1::OperatorMigrateRequest>,
+    ) -> Answer<v1::OperatorMigrateReply> {
+        let by = of_request(&request)?.to_string();
+        let asked = self.enter("migrate", request).await?;
+        let id = if asked.dry_run { "" } else { fleet::RUNNING };
+        let mut order = fleet::order(id, jiff::Timestamp::now().as_millisecond());
+        order.by = by;
+        if !asked.target.is_empty() {
+            order.target.clone_from(&asked.target);
+        }
+        self.state().log.push(format!(
+            "migrate {} {:?} {:?} override={}",
+            asked.guest, asked.target, asked.reason, asked.override_pause
+        ));
+        Ok(Response::new(v1::OperatorMigrateReply {
+            order: Some(order),
+        }))
+    }
+
+    async fn cancel_migration(
+        &self,
+        request: Request<v1::CancelMigrationRequest>,
+    ) -> Answer<v1::CancelMigrationReply> {
+        let asked = self.enter("cancel_migration", request).await?;
+        let mut state = self.state();
+        state.log.push(format!("cancel {}", asked.id));
+        let fits = |m: &&v1::Migration| m.order.as_ref().unwrap().id.starts_with(&asked.id);
+        let migration = state.migrations.iter().find(fits).cloned();
+        match migration {
+            Some(_) => Ok(Response::new(v1::CancelMigrationReply { migration })),
+            None => Err(Status::not_found(format!("no migration {}", asked.id))),
+        }
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<v1::ApplyPolicyRequest>,
+    ) -> Answer<v1::ApplyPolicyReply> {
+        let asked = self.enter("apply_policy", request).await?;
+        let mut state = self.state();
+        let now = state.status.policy_revision;
+        if asked.expected_revision != now {
+            return Err(Status::aborted(format!("policy rev {now} is in force")));
+        }
+        state.log.push(format!("policy {:?}", asked.text));
+        if !asked.dry_run {
+            state.status.policy_revision += 1;
+        }
+        let policy_revision = state.status.policy_revision;
+        Ok(Response::new(v1::ApplyPolicyReply { policy_revision }))
+    }
+}

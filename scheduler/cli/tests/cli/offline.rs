@@ -1,0 +1,123 @@
+//! Read verbs and plans on a snapshot file: no scheduler, no configuration.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::fleet::SNAPSHOT;
+use crate::world::{Run, run_in};
+
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("s.json"), SNAPSHOT).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        run_in(self.0.path(), Some(Path::new("/nowhere")), args)
+    }
+
+    fn read(&self, args: &[&str]) -> Run {
+        self.run(&[args, &["--snapshot", "s.json"]].concat())
+    }
+}
+
+#[test]
+fn lists_and_details_come_from_the_file() {
+    let desk = Desk::new();
+    assert_eq!(
+        desk.read(&["hosts", "-o", "name", "-l", "rack=r2"]).ok(),
+        "kvm2\nkvm3\n"
+    );
+    let json = desk.read(&["hosts", "-o", "json"]).json("evenkeel.hosts/1");
+    assert_eq!(json["hosts"][0]["pressure"]["cpu_some_bp"], 3400);
+    assert_eq!(json["hosts"][0]["agent_version"], json!(null));
+    assert!(
+        json["hosts"][0]["loss_guest_seconds_per_second"]
+            .as_f64()
+            .unwrap()
+            > 3.0
+    );
+    assert_eq!(
+        desk.read(&["guests", "-o", "name", "-l", "group=web"]).ok(),
+        "web3\n"
+    );
+    assert_eq!(desk.read(&["migrations", "-o", "name"]).ok(), "");
+    assert!(desk.read(&["host", "show", "kvm1"]).ok().contains("gpu0"));
+    assert!(
+        desk.read(&["guest", "show", "gpu0"])
+            .ok()
+            .contains("host device 3b:00.0")
+    );
+    desk.read(&["guest", "show", "nobody"])
+        .fails(1, "no guest \"nobody\" in s.json");
+    let status = desk.read(&["status"]).ok();
+    assert!(
+        status.contains("1 active") || status.contains("2 active"),
+        "{status}"
+    );
+    assert!(!status.contains("!!"), "{status}");
+    let json = desk
+        .read(&["status", "-o", "json"])
+        .json("evenkeel.status/1");
+    assert_eq!(
+        (&json["hosts_closed"], &json["leader"]),
+        (&json!(1), &json!(null))
+    );
+}
+
+#[test]
+fn a_plan_is_made_offline_and_the_policy_counts() {
+    let desk = Desk::new();
+    let plan = desk.read(&["plan", "-o", "json"]).json("evenkeel.plan/1");
+    let moved = plan["steps"].as_array().unwrap();
+    assert!(!moved.is_empty(), "{plan}");
+    assert_eq!(moved[0]["to"], "kvm2");
+    let run = desk.read(&["plan", "--detailed-exitcode", "--max-moves", "1"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.out.starts_with("fleet lab   losing "), "{run:?}");
+    desk.write("p.toml", "schema = 1\n[opt_out.all]\nguests = [\"*\"]\n");
+    let kept = desk.run(&[
+        "plan",
+        "--snapshot",
+        "s.json",
+        "--policy",
+        "p.toml",
+        "-o",
+        "json",
+    ]);
+    let kept = kept.json("evenkeel.plan/1");
+    assert_eq!(kept["steps"], json!([]), "{kept}");
+    let written = desk.read(&["plan", "--out", "plan.json"]);
+    assert_eq!(written.code, 0);
+    assert_eq!(desk.run(&["plan", "show", "plan.json"]).ok(), written.out);
+}
+
+#[test]
+fn files_that_are_something_else_are_named() {
+    let desk = Desk::new();
+    desk.write(
+        "s.json",
+        "{\"schema\": \"evenkeel.snapshot/9\", \"taken_at\": \"2026-11-23T01:00:00Z\"}",
+    );
+    desk.read(&["hosts"]).fails(
+        1,
+        "s.json is no usable snapshot: schema is \"evenkeel.snapshot/9\"",
+    );
+    desk.write("s.json", "[");
+    desk.read(&["plan"])
+        .fails(1, "s.json is no usable snapshot");
+    desk.write("s.json", SNAPSHOT);
+    desk.write("p.toml", "schema = 1\naggressiveness = 9\n");
+    desk.run(&["plan", "--snapshot", "s.json", "--policy", "p.toml"])
+        .fails(78, "p.toml:2:18: ");
+    desk.run(&["hosts", "--snapshot", "gone.json"])
+        .fails(1, "cannot read gone.json");
+}
