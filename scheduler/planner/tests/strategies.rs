@@ -1,0 +1,191 @@
+//! Tight memory, circles, strategies and soft rules.
+
+mod fleet;
+
+use evenkeel_planner::{HostState, Policy, Snapshot, StepReason};
+use fleet::{Dice, fleet, guest, host, plan_and_judge};
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Hosts of 8 GiB filled to about `percent` with guests of mixed sizes; demand falls from host to host.
+fn tight(seed: u64, hosts: u32, percent: u64) -> Snapshot {
+    let mut dice = Dice(seed);
+    let mut guests = Vec::new();
+    for h in 0..hosts {
+        let mut used = 0;
+        let skew = 2.0 * f64::from(hosts - h) / f64::from(hosts);
+        while used < 8192 * percent / 100 {
+            let memory = [256, 512, 768][usize::try_from(dice.below(3)).unwrap_or(0)];
+            if used + memory > 8192 {
+                break;
+            }
+            used += memory;
+            let name = format!("g{h:02}-{used:05}");
+            guests.push(guest(
+                &name,
+                &format!("h{h:02}"),
+                (0.45 * skew * dice.unit()).min(0.95),
+                memory,
+            ));
+        }
+    }
+    fleet(
+        (0..hosts)
+            .map(|h| host(&format!("h{h:02}"), 4.0, 8192))
+            .collect(),
+        guests,
+    )
+}
+
+#[test]
+fn full_memory_does_not_stop_relief() {
+    for (seed, percent) in [(1, 92), (2, 95), (3, 97)] {
+        let snapshot = tight(seed, 10, percent);
+        let found = plan_and_judge(&snapshot, &Policy::default());
+        let steps = found.steps.len();
+        let (before, after) = (found.loss_before, found.loss_after);
+        println!(
+            "{percent} %: {before:.3} -> {after:.3} in {steps} steps, {:.3} -> {:.3}",
+            found.imbalance_before, found.imbalance_after
+        );
+        assert!(after < 0.7 * before, "{percent} %: {before} -> {after}");
+    }
+}
+
+#[test]
+fn a_circle_is_broken_by_a_detour() {
+    let rules = "[pin.a]\nguests=[\"a\"]\nhosts=[\"h2\"]\nstrength=\"must\"\n\
+                 [pin.b]\nguests=[\"b\"]\nhosts=[\"h1\"]\nstrength=\"must\"\n";
+    let hosts = vec![
+        host("h1", 8.0, 1000),
+        host("h2", 8.0, 1000),
+        host("h3", 8.0, 1000),
+    ];
+    let guests = vec![guest("a", "h1", 0.5, 800), guest("b", "h2", 0.5, 800)];
+    // Neither fits beside the other, and the pins forbid the third host: the rules stay broken.
+    let stuck = plan_and_judge(&fleet(hosts.clone(), guests.clone()), &policy(rules));
+    assert_eq!(stuck.steps, vec![]);
+    assert!(!stuck.blocked.is_empty());
+    let open = rules.replace("[\"h2\"]", "[\"h2\", \"h3\"]");
+    let found = plan_and_judge(&fleet(hosts, guests), &policy(&open));
+    assert!(
+        found.steps.iter().any(|s| s.guest == "b" && s.to == "h1"),
+        "{}",
+        found.to_json()
+    );
+}
+
+#[test]
+fn spread_evens_utilisation_out_where_contention_sees_no_loss() {
+    let hosts = || vec![host("h1", 16.0, 65_536), host("h2", 16.0, 65_536)];
+    let guests: Vec<_> = (0..8)
+        .map(|n| guest(&format!("g{n}"), "h1", 0.5, 2048))
+        .collect();
+    let snapshot = fleet(hosts(), guests);
+    assert_eq!(plan_and_judge(&snapshot, &Policy::default()).steps, vec![]);
+    let found = plan_and_judge(&snapshot, &policy("strategy = \"spread\""));
+    assert!(
+        found.steps.iter().all(|s| s.reason == StepReason::Spread),
+        "{}",
+        found.to_json()
+    );
+    assert!(
+        found.imbalance_after < 0.5 * found.imbalance_before,
+        "{}",
+        found.to_json()
+    );
+}
+
+#[test]
+fn consolidate_empties_hosts_and_leaves_no_contention() {
+    let hosts = (1..5)
+        .map(|n| host(&format!("h{n}"), 16.0, 65_536))
+        .collect();
+    let guests: Vec<_> = (0..12)
+        .map(|n| guest(&format!("g{n:02}"), &format!("h{}", 1 + n % 4), 0.4, 2048))
+        .collect();
+    let found = plan_and_judge(&fleet(hosts, guests), &policy("strategy = \"consolidate\""));
+    let emptied = found
+        .hosts
+        .iter()
+        .filter(|h| h.memory_utilisation_after < 1e-9)
+        .count();
+    assert_eq!(emptied, 3, "{}", found.to_json());
+    assert!(
+        found
+            .steps
+            .iter()
+            .all(|s| s.reason == StepReason::Consolidate),
+        "{}",
+        found.to_json()
+    );
+    assert!(found.loss_after < 0.01);
+}
+
+#[test]
+fn a_should_rule_is_mended_when_that_is_worth_its_price_and_never_at_level_one() {
+    let rule = "[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"should\"\n";
+    let hosts = vec![host("h1", 8.0, 8192), host("h2", 8.0, 8192)];
+    let guests = vec![guest("db-1", "h1", 0.2, 512), guest("db-2", "h1", 0.2, 512)];
+    let snapshot = fleet(hosts, guests);
+    let found = plan_and_judge(&snapshot, &policy(rule));
+    assert_eq!(found.steps.len(), 1, "{}", found.to_json());
+    assert_eq!(found.steps[0].reason, StepReason::RepairRule);
+    let careful = policy(&format!("aggressiveness = 1\n{rule}"));
+    assert_eq!(plan_and_judge(&snapshot, &careful).steps, vec![]);
+}
+
+#[test]
+fn level_one_only_drains_and_repairs() {
+    let mut snapshot = tight(4, 6, 60);
+    let careful = policy("aggressiveness = 1");
+    assert_eq!(plan_and_judge(&snapshot, &careful).steps, vec![]);
+    snapshot.hosts[2].state = HostState::Draining;
+    let found = plan_and_judge(&snapshot, &careful);
+    assert!(!found.steps.is_empty());
+    assert!(
+        found
+            .steps
+            .iter()
+            .all(|s| s.reason == StepReason::Drain && s.from == "h02")
+    );
+}
+
+#[test]
+fn memory_above_its_limit_leaves_first() {
+    let hosts = vec![host("h1", 16.0, 4096), host("h2", 16.0, 8192)];
+    let guests: Vec<_> = (0..5)
+        .map(|n| guest(&format!("g{n}"), "h1", 0.1, 1024))
+        .collect();
+    let found = plan_and_judge(&fleet(hosts, guests), &policy("aggressiveness = 1"));
+    assert_eq!(found.steps.len(), 1);
+    assert_eq!(found.steps[0].reason, StepReason::RelieveMemory);
+}
+
+#[test]
+fn rules_that_contradict_each_other_on_this_fleet_are_named_and_stop_nothing_else() {
+    let rules = "[affinity.app]\nguests=[\"x-*\"]\nstrength=\"must\"\n\
+                 [anti_affinity.ha]\nguests=[\"*-1\", \"*-2\"]\nstrength=\"must\"\n";
+    let mut hosts = vec![
+        host("h1", 0.5, 512),
+        host("h2", 0.5, 512),
+        host("h3", 0.5, 512),
+    ];
+    hosts[2].state = HostState::Active;
+    let mut guests = vec![guest("x-1", "h1", 0.1, 32), guest("x-2", "h1", 0.1, 32)];
+    guests.extend((0..3).map(|n| guest(&format!("y{n}"), "h1", 0.3, 32)));
+    let found = plan_and_judge(&fleet(hosts, guests), &policy(rules));
+    let named: Vec<&str> = found
+        .blocked
+        .iter()
+        .filter_map(|b| b.rule.as_deref())
+        .collect();
+    assert!(
+        named.contains(&"affinity.app") && named.contains(&"anti_affinity.ha"),
+        "{named:?}"
+    );
+    assert!(found.steps.iter().any(|s| s.guest.starts_with('y')));
+    assert!(!found.steps.iter().any(|s| s.guest.starts_with('x')));
+}
