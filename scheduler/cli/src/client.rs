@@ -144,10 +144,10 @@ impl Client {
         match attempt(call(scheduler.clone()), QUICK.call).await {
             Attempt::Answer(answer) => Ok(answer),
             Attempt::Refusal(status) => Err(ClientError::Refused(status)),
-            // It said itself that it could not: nothing was changed.
+            // It said itself that it could not.
             Attempt::Silence(why @ Silence::Unable(_)) => {
                 let address = replica.address.clone();
-                Err(ClientError::Unreachable(vec![NoAnswer { address, why }]))
+                Err(ClientError::Unable(NoAnswer { address, why }))
             }
             Attempt::Silence(why) => Err(ClientError::Lost(NoAnswer {
                 address: replica.address.clone(),

@@ -101,10 +101,10 @@ impl From<Code> for Exit {
             Code::FailedPrecondition | Code::ResourceExhausted => Self::Infeasible,
             Code::Aborted | Code::AlreadyExists => Self::Conflict,
             Code::Unavailable => Self::NoLeader,
-            Code::DeadlineExceeded => Self::Deadline,
+            // A deadline that passes between two schedulers arrives as a cancellation.
+            Code::DeadlineExceeded | Code::Cancelled => Self::Deadline,
             Code::InvalidArgument | Code::OutOfRange => Self::Usage,
             Code::NotFound
-            | Code::Cancelled
             | Code::Unknown
             | Code::Unimplemented
             | Code::Internal

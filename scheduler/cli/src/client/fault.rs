@@ -52,6 +52,9 @@ pub enum ClientError {
     /// No replica gave an answer.
     #[error("no scheduler answers: {}", join(.0))]
     Unreachable(Vec<NoAnswer>),
+    /// The scheduler asked for a change says that it cannot, now.
+    #[error("{0}")]
+    Unable(NoAnswer),
     /// Schedulers answer and tell nothing.
     #[error("the schedulers end every stream without a word")]
     Mute,
@@ -73,7 +76,7 @@ impl ClientError {
             Self::Unreachable(all) if !all.is_empty() && all.iter().all(unwelcome) => {
                 Exit::NotPermitted
             }
-            Self::Unreachable(_) | Self::Mute => Exit::NoLeader,
+            Self::Unreachable(_) | Self::Unable(_) | Self::Mute => Exit::NoLeader,
             Self::Lost(silent) => match silent.why {
                 Silence::Late(_) => Exit::Deadline,
                 Silence::Unwelcome(_) => Exit::NotPermitted,

@@ -120,12 +120,14 @@ fn by_migration(column: MigrationColumn, a: &Migration, b: &Migration) -> Orderi
         (Some(start), Some(end)) => Some(time::between(start, end)),
         (None, _) | (_, None) => None,
     };
+    // Remembered migrations have lost the time of their order.
+    let start = |m: &Migration| m.created_at.or(m.started_at);
     match column {
         MigrationColumn::Guest => a.guest.cmp(&b.guest),
         MigrationColumn::From => a.source.cmp(&b.source),
         MigrationColumn::To => a.target.cmp(&b.target),
         MigrationColumn::Phase => a.phase.cmp(&b.phase),
-        MigrationColumn::Started => b.created_at.cmp(&a.created_at),
+        MigrationColumn::Started => start(b).cmp(&start(a)),
         MigrationColumn::Took => took(b).cmp(&took(a)),
     }
 }

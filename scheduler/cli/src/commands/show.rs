@@ -33,10 +33,8 @@ pub(super) async fn guest(session: &mut Session<'_>, args: &ShowGuest) -> Result
         .filter(|guest| guest.is_called(name))
         .collect();
     if found.len() > 1 {
-        let places = found
-            .iter()
-            .map(|guest| format!("{}/{}", guest.host, guest.name));
-        let found = places.collect::<Vec<_>>().join(", ");
+        let places: Vec<String> = found.iter().map(Guest::full_name).collect();
+        let found = places.join(", ");
         return Err(Failure::Ambiguous {
             kind: "guest",
             name: name.clone(),

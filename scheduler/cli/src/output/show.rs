@@ -1,7 +1,7 @@
 //! One thing in full: a fact a line.
 
 use super::paint::{Tone, paint};
-use super::text::{bytes, harmless, mib, of_mib, percent, tenths, words};
+use super::text::{bytes, cores, harmless, hundredths, mib, of_mib, percent, tenths, words};
 use super::{Look, table, time};
 use crate::view::{GuestDetail, Host, HostDetail, Migration, MigrationDetail, Progress};
 
@@ -19,7 +19,13 @@ pub fn host(detail: &HostDetail, look: Look) -> String {
 }
 
 fn host_facts(host: &Host) -> Facts {
-    let of_cores = |used: f64| format!("{} of {} cores", tenths(used), tenths(host.cpu_cores));
+    let of_cores = |used: f64| {
+        format!(
+            "{} of {} cores",
+            cores(used, host.cpu_cores),
+            cores(host.cpu_cores, host.cpu_cores)
+        )
+    };
     let pressure = host.pressure.map(|p| {
         format!(
             "cpu {}, memory {} (full {}), io {} (full {})",
@@ -75,9 +81,9 @@ pub fn guest(detail: &GuestDetail, look: Look) -> String {
     let guest = &detail.guest;
     let demand = format!(
         "{} of {} vCPUs, deviation {}",
-        tenths(guest.cpu_demand_cores),
+        hundredths(guest.cpu_demand_cores),
         guest.vcpus,
-        tenths(guest.cpu_demand_stddev_cores)
+        hundredths(guest.cpu_demand_stddev_cores)
     );
     let rests = guest
         .cooldown_until
@@ -96,7 +102,7 @@ pub fn guest(detail: &GuestDetail, look: Look) -> String {
             "cpu used",
             guest
                 .cpu_used_cores
-                .map(|used| format!("{} cores", tenths(used))),
+                .map(|used| format!("{} cores", hundredths(used))),
         ),
         ("memory", Some(mib(guest.memory_mib))),
         ("held", guest.memory_rss_mib.map(mib)),

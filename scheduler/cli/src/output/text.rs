@@ -76,6 +76,27 @@ pub fn tenths(number: f64) -> String {
     }
 }
 
+/// With two digits behind the point: `0.13`; never `-0.00`.
+#[must_use]
+pub fn hundredths(number: f64) -> String {
+    let text = format!("{number:.2}");
+    if text == "-0.00" {
+        "0.00".to_owned()
+    } else {
+        text
+    }
+}
+
+/// Cores of a host: the smaller it is, the more a hundredth of a core matters.
+#[must_use]
+pub fn cores(number: f64, of_host: f64) -> String {
+    if of_host < 4.0 {
+        hundredths(number)
+    } else {
+        tenths(number)
+    }
+}
+
 /// A fixed name such as `cool_down` as words.
 #[must_use]
 pub fn words(name: &str) -> String {

@@ -88,17 +88,27 @@ impl GuestDetail {
 }
 
 impl Guest {
-    /// Whether it is the one that an operator means: by name, `host/name` or UUID.
+    /// Whether it is the one that an operator means: by name, `host/name` or UUID. A name that stands on
+    /// two hosts is `host/name` in itself.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
-        let with_host = name
-            .split_once('/')
-            .is_some_and(|(host, bare)| host == self.host && bare == self.name);
-        let by_uuid = self
-            .uuid
-            .as_ref()
-            .is_some_and(|uuid| uuid.eq_ignore_ascii_case(name));
-        self.name == name || with_host || by_uuid
+        let by_uuid = || {
+            let uuid = self.uuid.as_ref();
+            uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(name))
+        };
+        name == self.name || name == self.bare() || name == self.full_name() || by_uuid()
+    }
+
+    /// `host/name`, which is unique.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.host, self.bare())
+    }
+
+    fn bare(&self) -> &str {
+        let rest = self.name.strip_prefix(self.host.as_str());
+        rest.and_then(|rest| rest.strip_prefix('/'))
+            .unwrap_or(&self.name)
     }
 }
 

@@ -31,7 +31,7 @@ pub struct HostDetail {
 pub struct Host {
     /// Its name.
     pub name: String,
-    /// active, cordoned, draining or absent.
+    /// active, cordoned, draining, absent, or unusable: it reports, and its data cannot be used.
     pub state: String,
     /// Whether its libvirt answers.
     pub libvirt_up: Option<bool>,
@@ -130,7 +130,7 @@ impl From<v1::HostView> for Host {
             guests: host.guests,
             loss_guest_seconds_per_second: host.loss,
             migrations_running: Some(host.migrations_running),
-            report_age_ms: (host.report_age_ms > 0 || !silent).then_some(host.report_age_ms),
+            report_age_ms: (host.report_age_ms >= 0).then_some(host.report_age_ms),
             agent_address: some_text(host.agent_address),
             agent_version: some_text(host.agent_version),
             troubles: host.troubles,

@@ -58,6 +58,7 @@ pub(crate) fn hosts() -> Vec<v1::HostView> {
     let silent = v1::HostView {
         name: "kvm3".into(),
         state: "absent".into(),
+        report_age_ms: -1,
         cpu_cores: 4.0,
         memory_mib: 16_384,
         ..Default::default()

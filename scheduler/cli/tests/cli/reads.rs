@@ -173,13 +173,16 @@ fn what_is_not_there_or_not_unique_is_an_error() {
     world
         .run(&["migration", "show", "ffff"])
         .fails(1, "no migration");
-    let twin = {
-        let mut twin = world.fake.state().guests[0].clone();
+    {
+        // As the scheduler names guests whose name stands on two hosts.
+        let mut state = world.fake.state();
+        let mut twin = state.guests[0].clone();
         twin.host = "kvm2".into();
         twin.uuid = "6ba7b810-9dad-11d1-80b4-00c04fd43999".into();
-        twin
-    };
-    world.fake.state().guests.push(twin);
+        twin.name = "kvm2/db1".into();
+        state.guests[0].name = "kvm1/db1".into();
+        state.guests.push(twin);
+    }
     world
         .run(&["guest", "show", "db1"])
         .fails(64, "kvm1/db1, kvm2/db1");

@@ -2,7 +2,7 @@
 
 use super::{Cell, Side, Table};
 use crate::output::paint::Tone;
-use crate::output::text::{mib, tenths};
+use crate::output::text::{hundredths, mib};
 use crate::output::{Look, time};
 use crate::view::Guest;
 
@@ -42,13 +42,13 @@ fn row(guest: &Guest, look: Look) -> Vec<Cell> {
         guest.name.clone().into(),
         guest.host.clone().into(),
         Cell::toned(guest.state.clone(), state),
-        format!("{}/{}", tenths(guest.cpu_demand_cores), guest.vcpus).into(),
+        format!("{}/{}", hundredths(guest.cpu_demand_cores), guest.vcpus).into(),
         mib(guest.memory_mib).into(),
     ];
     if look.wide {
         cells.extend([
-            Cell::or_dash(guest.cpu_used_cores.map(tenths)),
-            tenths(guest.cpu_demand_stddev_cores).into(),
+            Cell::or_dash(guest.cpu_used_cores.map(hundredths)),
+            hundredths(guest.cpu_demand_stddev_cores).into(),
             Cell::or_dash(guest.memory_rss_mib.map(mib)),
             Cell::or_dash(
                 guest

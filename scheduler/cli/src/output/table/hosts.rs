@@ -2,7 +2,7 @@
 
 use super::{Cell, Side, Table};
 use crate::output::paint::Tone;
-use crate::output::text::{of_mib, percent, tenths};
+use crate::output::text::{cores, of_mib, percent, tenths};
 use crate::output::{Look, time};
 use crate::view::Host;
 
@@ -47,8 +47,8 @@ fn row(host: &Host, wide: bool) -> Vec<Cell> {
         state(host),
         format!(
             "{}/{}",
-            tenths(host.cpu_demand_cores),
-            tenths(host.cpu_cores)
+            cores(host.cpu_demand_cores, host.cpu_cores),
+            cores(host.cpu_cores, host.cpu_cores)
         )
         .into(),
         of_mib(host.memory_allocated_mib, host.memory_mib).into(),
@@ -62,7 +62,7 @@ fn row(host: &Host, wide: bool) -> Vec<Cell> {
             .report_age_ms
             .map(|ms| time::age(time::milliseconds(ms)));
         cells.extend([
-            Cell::or_dash(host.cpu_used_cores.map(tenths)),
+            Cell::or_dash(host.cpu_used_cores.map(|used| cores(used, host.cpu_cores))),
             stalled(host.pressure.map(|p| p.memory_some_bp)),
             stalled(host.pressure.map(|p| p.io_some_bp)),
             Cell::or_dash(age),
@@ -81,7 +81,7 @@ pub(crate) fn state(host: &Host) -> Cell {
     }
     let tone = match host.state.as_str() {
         "active" => Tone::Plain,
-        "absent" => Tone::Bad,
+        "absent" | "unusable" => Tone::Bad,
         _ => Tone::Warn,
     };
     Cell::toned(host.state.clone(), tone)

@@ -43,6 +43,7 @@ fn row(migration: &Migration, look: Look) -> Vec<Cell> {
         .map(|copied| format!("{}%", copied / 10));
     let age = migration
         .created_at
+        .or(migration.started_at)
         .map(|at| time::age(time::between(at, look.now)));
     let id = Some(migration.short_id()).filter(|id| !id.is_empty());
     let mut cells = vec![
