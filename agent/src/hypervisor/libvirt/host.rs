@@ -39,7 +39,7 @@ pub(super) fn facts(session: &Session) -> RawResult<HostFacts> {
         hypervisor_version,
         host_uuid: capabilities.host_uuid,
         cpu_class: capabilities.cpu_class,
-        cpus: connection.node_info()?.cpus,
+        cpus: connection.cpus()?,
         networks: networks(session)?.into_iter().collect(),
         storage: Storage::look(&connection.active_pools()?).identities(),
     })

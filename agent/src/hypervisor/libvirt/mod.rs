@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use self::collect::Collector;
 use self::link::{Link, Session};
 use self::raw::{
-    Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrationParams, RawError,
+    Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrateParameters, RawError,
     RawEvent, RawResult, Sink,
 };
 use super::{
@@ -302,20 +302,18 @@ fn migrate(domain: &Domain, migration: &LiveMigration) -> RawResult<()> {
     if state::presence(state, reason) != Presence::Running {
         return Err(wrong_state());
     }
-    let mut params = MigrationParams::new();
-    if let Some(uri) = &migration.migration_uri {
-        params.uri(uri)?;
-    }
-    if let Some(limit) = migration.bandwidth_limit_mib_s {
-        params.bandwidth_mib_s(limit)?;
-    }
+    let params = MigrateParameters {
+        uri: migration.migration_uri.clone(),
+        bandwidth: migration.bandwidth_limit_mib_s,
+        ..MigrateParameters::default()
+    };
     let flags = flags(domain.is_persistent()?, migration.auto_converge);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if migration.downtime_limit != DEFAULT_DOWNTIME {
             scope.spawn(|| set_downtime(domain, migration.downtime_limit, &over));
         }
-        let result = domain.migrate(&migration.peer_uri, &params, flags);
+        let result = domain.migrate(&migration.peer_uri, params, flags);
         over.store(true, Ordering::Release);
         result
     })

@@ -1,13 +1,16 @@
 //! Handles of guests.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
-use virt_sys as sys;
+use virt::domain::MigrateParameters;
+use virt::sys;
 
-use super::params::{MigrationParams, Params};
-use super::{RawError, RawResult, borrowed_text, c_text, counted, owned_text};
+use super::handle::Handle;
+use super::params::Params;
+use super::{RawResult, c_text, counted};
 
 /// How to find a guest.
 #[derive(Debug, Clone, Copy)]
@@ -20,50 +23,35 @@ pub(in super::super) enum LookupTarget<'a> {
 
 /// A guest; the handle is freed when dropped, the guest is not touched.
 #[derive(Debug)]
-pub(in super::super) struct Domain(NonNull<sys::virDomain>);
+pub(in super::super) struct Domain(Handle<virt::domain::Domain>);
 
-// SAFETY: libvirt documents virDomainPtr as safe to share between threads.
-unsafe impl Send for Domain {}
-// SAFETY: as above.
-unsafe impl Sync for Domain {}
-
-pub(super) fn name_of(domain: NonNull<sys::virDomain>) -> String {
-    // SAFETY: a live handle; the text belongs to it and is copied at once.
-    borrowed_text(unsafe { sys::virDomainGetName(domain.as_ptr()) }).unwrap_or_default()
-}
-
-pub(super) fn uuid_of(domain: NonNull<sys::virDomain>) -> Option<String> {
-    // VIR_UUID_STRING_BUFLEN: 36 characters and the zero.
-    let mut text: [c_char; 37] = [0; 37];
-    // SAFETY: a live handle, and a buffer of the length that libvirt asks for.
-    let result = unsafe { sys::virDomainGetUUIDString(domain.as_ptr(), text.as_mut_ptr()) };
-    (result == 0).then(|| borrowed_text(text.as_ptr()))?
-}
-
-pub(super) fn id_of(domain: NonNull<sys::virDomain>) -> Option<u32> {
-    // SAFETY: a live handle; asks nobody.
-    let id = unsafe { sys::virDomainGetID(domain.as_ptr()) };
-    // libvirt says -1, as an unsigned number, for a guest that does not run.
-    (id != u32::MAX).then_some(id)
+/// A guest that libvirt lends: virt's view of it, which is not freed.
+///
+/// # Safety
+/// The handle must live for as long as the view.
+pub(super) unsafe fn lent(domain: NonNull<sys::virDomain>) -> ManuallyDrop<virt::domain::Domain> {
+    // SAFETY: the caller's promise; the reference stays libvirt's, for it is never dropped.
+    ManuallyDrop::new(unsafe { virt::domain::Domain::from_ptr(domain.as_ptr()) })
 }
 
 impl Domain {
-    pub(super) fn owning(pointer: NonNull<sys::virDomain>) -> Self {
-        Self(pointer)
+    pub(super) fn new(handle: virt::domain::Domain) -> Self {
+        Self(Handle::new(handle))
     }
 
     fn raw(&self) -> sys::virDomainPtr {
-        self.0.as_ptr()
+        // SAFETY: only copies the pointer; callers use it while `self` lives.
+        unsafe { self.0.as_ptr() }
     }
 
     /// libvirt's name.
     pub(in super::super) fn name(&self) -> String {
-        name_of(self.0)
+        self.0.name().unwrap_or_default()
     }
 
     /// UUID as text.
     pub(in super::super) fn uuid(&self) -> Option<String> {
-        uuid_of(self.0)
+        self.0.uuid_string().ok()
     }
 
     /// State and reason (`virDomainState`, and the reason's number within it).
@@ -72,6 +60,7 @@ impl Domain {
     /// libvirt's; a guest that has vanished is `ERR_NO_DOMAIN`.
     pub(in super::super) fn state(&self) -> RawResult<(i32, i32)> {
         let (mut state, mut reason): (c_int, c_int) = (0, 0);
+        // Raw: virt's `state` drops the error and calls a vanished guest's state unknown.
         // SAFETY: a live handle; the places to write to are ours.
         counted(unsafe { sys::virDomainGetState(self.raw(), &raw mut state, &raw mut reason, 0) })?;
         Ok((state, reason))
@@ -82,8 +71,7 @@ impl Domain {
     /// # Errors
     /// libvirt's.
     pub(in super::super) fn is_persistent(&self) -> RawResult<bool> {
-        // SAFETY: a live handle.
-        counted(unsafe { sys::virDomainIsPersistent(self.raw()) }).map(|answer| answer == 1)
+        Ok(self.0.is_persistent()?)
     }
 
     /// The definition: of the running guest, as a migration would hand it over, or of the shut-off one.
@@ -91,9 +79,7 @@ impl Domain {
     /// # Errors
     /// libvirt's.
     pub(in super::super) fn definition(&self) -> RawResult<String> {
-        // SAFETY: a live handle; the text is given away.
-        let text = unsafe { sys::virDomainGetXMLDesc(self.raw(), sys::VIR_DOMAIN_XML_MIGRATABLE) };
-        owned_text(text)
+        Ok(self.0.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE)?)
     }
 
     /// Snapshots of it; a guest with any cannot be migrated live.
@@ -101,9 +87,7 @@ impl Domain {
     /// # Errors
     /// libvirt's.
     pub(in super::super) fn snapshots(&self) -> RawResult<u32> {
-        // SAFETY: a live handle.
-        let count = counted(unsafe { sys::virDomainSnapshotNum(self.raw(), 0) })?;
-        Ok(u32::try_from(count).unwrap_or(0))
+        Ok(self.0.num_snapshots(0)?)
     }
 
     /// Virtual size of a disk in bytes.
@@ -117,6 +101,7 @@ impl Domain {
             allocation: 0,
             physical: 0,
         };
+        // Raw: virt's `block_info` drops the error and reads memory that was not written.
         // SAFETY: a live handle, a zero-terminated text, and a place to write to that is ours.
         counted(unsafe {
             sys::virDomainGetBlockInfo(self.raw(), disk.as_ptr(), &raw mut info, 0)
@@ -132,6 +117,8 @@ impl Domain {
         let mut kind: c_int = 0;
         let mut params: sys::virTypedParameterPtr = ptr::null_mut();
         let mut count: c_int = 0;
+        // Raw: virt's `job_stats` makes a `Vec` of a null pointer for a guest without a job, and gives C's
+        // memory to Rust's allocator.
         // SAFETY: a live handle; the places to write to are ours.
         counted(unsafe {
             sys::virDomainGetJobStats(
@@ -150,6 +137,7 @@ impl Domain {
     /// # Errors
     /// libvirt's; `ERR_OPERATION_INVALID` when there is none.
     pub(in super::super) fn abort_job(&self) -> RawResult<()> {
+        // Raw: virt has no such call.
         // SAFETY: a live handle.
         counted(unsafe { sys::virDomainAbortJob(self.raw()) }).map(drop)
     }
@@ -160,8 +148,7 @@ impl Domain {
     /// libvirt's.
     pub(in super::super) fn set_max_downtime(&self, downtime: Duration) -> RawResult<()> {
         let ms = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
-        // SAFETY: a live handle.
-        counted(unsafe { sys::virDomainMigrateSetMaxDowntime(self.raw(), ms, 0) }).map(drop)
+        Ok(self.0.migrate_set_max_downtime(ms, 0)?)
     }
 
     /// Migrates, peer to peer; blocks until libvirt is done.
@@ -171,30 +158,13 @@ impl Domain {
     pub(in super::super) fn migrate(
         &self,
         peer_uri: &str,
-        params: &MigrationParams,
+        params: MigrateParameters,
         flags: u32,
     ) -> RawResult<()> {
-        let peer_uri = c_text(peer_uri)?;
-        let (array, count) = params.raw();
-        // SAFETY: a live handle, a zero-terminated text, and an array of `count` parameters that
-        // `params` keeps alive; libvirt only reads it.
-        counted(unsafe {
-            sys::virDomainMigrateToURI3(self.raw(), peer_uri.as_ptr(), array, count, flags)
-        })
-        .map(drop)
-    }
-}
-
-impl Drop for Domain {
-    fn drop(&mut self) {
-        // Freeing a handle fails only for an invalid one, which this is not.
-        // SAFETY: the handle is ours and not used again.
-        let _ = unsafe { sys::virDomainFree(self.raw()) };
-    }
-}
-
-impl From<std::num::TryFromIntError> for RawError {
-    fn from(_: std::num::TryFromIntError) -> Self {
-        Self::ours("a number is out of libvirt's range")
+        // virt panics on a zero byte in either text. It also leaks a copy of each text among the
+        // parameters: some twenty bytes a migration.
+        c_text(peer_uri)?;
+        c_text(params.uri.as_deref().unwrap_or_default())?;
+        Ok(self.0.migrate_to_uri3(Some(peer_uri), params, flags)?)
     }
 }

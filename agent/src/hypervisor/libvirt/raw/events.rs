@@ -1,13 +1,13 @@
-//! Events: C callbacks that hand a copied value to a [`Sink`] and never unwind.
+//! Events: C callbacks that hand a copied value to a [`Sink`] and never unwind. virt binds none of these.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use virt_sys as sys;
+use virt::sys;
 
-use super::domain::uuid_of;
+use super::domain::lent;
 use super::params::Params;
 use super::{RawResult, counted};
 
@@ -44,6 +44,15 @@ unsafe extern "C" fn free_sink(opaque: *mut c_void) {
     let _ = catch_unwind(AssertUnwindSafe(move || drop(sink)));
 }
 
+/// UUID of the guest that an event is about.
+///
+/// # Safety
+/// `domain` must be null or live.
+unsafe fn guest_of(domain: sys::virDomainPtr) -> Option<String> {
+    // SAFETY: the caller's promise; the view ends here.
+    unsafe { lent(NonNull::new(domain)?) }.uuid_string().ok()
+}
+
 /// Calls the sink behind `opaque`. A panic would cross C code, so it ends here.
 ///
 /// # Safety
@@ -54,6 +63,22 @@ unsafe fn emit(opaque: *mut c_void, event: RawEvent) {
     let _ = catch_unwind(AssertUnwindSafe(|| sink(event)));
 }
 
+/// Emits what happened to a guest.
+///
+/// # Safety
+/// As for [`emit`]; `domain` must be null or live.
+unsafe fn emit_of(
+    domain: sys::virDomainPtr,
+    opaque: *mut c_void,
+    event: impl FnOnce(String) -> RawEvent,
+) {
+    // SAFETY: the caller's promise.
+    if let Some(guest) = unsafe { guest_of(domain) } {
+        // SAFETY: as above.
+        unsafe { emit(opaque, event(guest)) };
+    }
+}
+
 unsafe extern "C" fn on_lifecycle(
     _connection: sys::virConnectPtr,
     domain: sys::virDomainPtr,
@@ -61,15 +86,13 @@ unsafe extern "C" fn on_lifecycle(
     detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    if let Some(guest) = NonNull::new(domain).and_then(uuid_of) {
-        let event = RawEvent::Lifecycle {
-            guest,
-            event,
-            detail,
-        };
-        // SAFETY: registered together with a sink.
-        unsafe { emit(opaque, event) };
-    }
+    let event = |guest| RawEvent::Lifecycle {
+        guest,
+        event,
+        detail,
+    };
+    // SAFETY: registered together with a sink; libvirt lends the guest for the time of this call.
+    unsafe { emit_of(domain, opaque, event) };
     0
 }
 
@@ -79,10 +102,8 @@ unsafe extern "C" fn on_iteration(
     _iteration: c_int,
     opaque: *mut c_void,
 ) {
-    if let Some(guest) = NonNull::new(domain).and_then(uuid_of) {
-        // SAFETY: registered together with a sink.
-        unsafe { emit(opaque, RawEvent::Iteration { guest }) };
-    }
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { emit_of(domain, opaque, |guest| RawEvent::Iteration { guest }) };
 }
 
 unsafe extern "C" fn on_metadata(
@@ -92,8 +113,8 @@ unsafe extern "C" fn on_metadata(
     _namespace: *const c_char,
     opaque: *mut c_void,
 ) {
-    // SAFETY: registered together with a sink.
-    unsafe { emit_edited(domain, opaque) };
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { emit_of(domain, opaque, |guest| RawEvent::Edited { guest }) };
 }
 
 unsafe extern "C" fn on_device(
@@ -102,8 +123,8 @@ unsafe extern "C" fn on_device(
     _alias: *const c_char,
     opaque: *mut c_void,
 ) {
-    // SAFETY: registered together with a sink.
-    unsafe { emit_edited(domain, opaque) };
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { emit_of(domain, opaque, |guest| RawEvent::Edited { guest }) };
 }
 
 unsafe extern "C" fn on_tunable(
@@ -113,17 +134,8 @@ unsafe extern "C" fn on_tunable(
     _count: c_int,
     opaque: *mut c_void,
 ) {
-    // SAFETY: registered together with a sink.
-    unsafe { emit_edited(domain, opaque) };
-}
-
-/// # Safety
-/// As for [`emit`]; `domain` is null or a live handle.
-unsafe fn emit_edited(domain: sys::virDomainPtr, opaque: *mut c_void) {
-    if let Some(guest) = NonNull::new(domain).and_then(uuid_of) {
-        // SAFETY: the caller's promise.
-        unsafe { emit(opaque, RawEvent::Edited { guest }) };
-    }
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { emit_of(domain, opaque, |guest| RawEvent::Edited { guest }) };
 }
 
 unsafe extern "C" fn on_job_completed(
@@ -133,11 +145,14 @@ unsafe extern "C" fn on_job_completed(
     count: c_int,
     opaque: *mut c_void,
 ) {
-    if let Some(guest) = NonNull::new(domain).and_then(uuid_of) {
-        let figures = Params::copy(params, count);
-        // SAFETY: registered together with a sink.
-        unsafe { emit(opaque, RawEvent::JobCompleted { guest, figures }) };
-    }
+    let figures = Params::copy(params, count);
+    // SAFETY: as in `on_lifecycle`.
+    unsafe {
+        emit_of(domain, opaque, |guest| RawEvent::JobCompleted {
+            guest,
+            figures,
+        })
+    };
 }
 
 unsafe extern "C" fn on_close(

@@ -1,30 +1,35 @@
-//! The only module that calls libvirt's C library: safe handles over `virt-sys`.
+//! The only module that calls libvirt: the `virt` crate made fit for a daemon, and `virt-sys` for the rest.
 //!
-//! Why not the `virt` crate: its handles panic when a connection cannot be closed (which is what happens
-//! when libvirtd was killed), its statistics leak, and events, job statistics of idle guests, aborts and
-//! CPU comparison are not in it. Nothing here interprets what libvirt says; [`super`] does.
+//! virt is used for all that it does soundly. Raw calls, on virt's handles, are what it lacks (events, the end
+//! of a connection, aborts, comparing CPUs) or gets wrong; each says which. See
+//! `docs/decisions/2026-11-23-virt-and-virt-sys.md`. Nothing here interprets what libvirt says; [`super`] does.
 //!
-//! **Invariant:** every pointer that libvirt hands over is owned by exactly one value here, which gives it
-//! back when it is dropped; no borrowed pointer outlives the call that lent it.
+//! **Invariant:** every handle is owned by exactly one [`Handle`], which gives it back when it is dropped; no
+//! borrowed pointer outlives the call that lent it.
 #![expect(
     unsafe_code,
-    reason = "libvirt is a C library; this module and its children are the only ones that call it"
+    reason = "what virt lacks is called in C; this module and its children are the only ones that do"
 )]
 
 mod domain;
 mod events;
+mod handle;
 mod params;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
+use std::ffi::{CString, c_int, c_uint};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use virt_sys as sys;
+use virt::connect::Connect;
+use virt::sys;
+
+use self::handle::Handle;
 
 pub(super) use domain::{Domain, LookupTarget};
 pub(super) use events::{RawEvent, Sink};
-pub(super) use params::{MigrationParams, Params};
+pub(super) use params::Params;
+pub(super) use virt::domain::MigrateParameters;
 
 /// `VIR_ERR_NO_DOMAIN`
 pub(super) const ERR_NO_DOMAIN: i32 = 42;
@@ -55,60 +60,29 @@ impl RawError {
 
     /// The calling thread's last error.
     fn last() -> Self {
-        // SAFETY: takes no argument; the result is the thread's own record or null.
-        let error = unsafe { sys::virGetLastError() };
-        let Some(error) = NonNull::new(error) else {
-            return Self::ours("libvirt gave no reason");
-        };
-        // SAFETY: libvirt keeps the record alive until this thread's next libvirt call.
-        let error = unsafe { error.as_ref() };
+        virt::error::Error::last_error().into()
+    }
+}
+
+impl From<virt::error::Error> for RawError {
+    fn from(error: virt::error::Error) -> Self {
         Self {
-            code: error.code,
-            domain: error.domain,
-            message: borrowed_text(error.message).unwrap_or_default(),
+            code: i32::try_from(error.code().to_raw()).unwrap_or(0),
+            domain: i32::try_from(error.domain().to_raw()).unwrap_or(0),
+            message: error.message().to_owned(),
         }
+    }
+}
+
+impl From<std::num::TryFromIntError> for RawError {
+    fn from(_: std::num::TryFromIntError) -> Self {
+        Self::ours("a number is out of libvirt's range")
     }
 }
 
 pub(super) type RawResult<T> = Result<T, RawError>;
 
-unsafe extern "C" {
-    // SAFETY: the C library's own; libvirt's strings and arrays are made by the same allocator.
-    fn free(pointer: *mut c_void);
-}
-
-/// Copies a C string that libvirt keeps.
-fn borrowed_text(text: *const c_char) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and libvirt's strings end in a zero; it is copied before any other call.
-    let text = unsafe { CStr::from_ptr(text) };
-    Some(text.to_string_lossy().into_owned())
-}
-
-/// Copies a C string that libvirt gave away, and frees it.
-fn owned_text(text: *mut c_char) -> RawResult<String> {
-    let copy = borrowed_text(text).ok_or_else(RawError::last)?;
-    // SAFETY: libvirt allocated it with malloc and gave it away; nobody else holds it.
-    unsafe { free(text.cast()) };
-    Ok(copy)
-}
-
-/// Takes an array of `count` pointers that libvirt allocated, and frees the array, not the elements.
-fn owned_array<T>(array: *mut *mut T, count: c_int) -> Vec<NonNull<T>> {
-    let Some(array) = NonNull::new(array) else {
-        return vec![];
-    };
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: libvirt says that `count` elements are there.
-    let elements = unsafe { std::slice::from_raw_parts(array.as_ptr(), count) };
-    let elements = elements.iter().filter_map(|&e| NonNull::new(e)).collect();
-    // SAFETY: allocated by libvirt with malloc and given away; the elements were copied out.
-    unsafe { free(array.as_ptr().cast()) };
-    elements
-}
-
+/// A text for C. Also asked of texts for those calls of virt's that panic on a zero byte.
 fn c_text(text: &str) -> RawResult<CString> {
     CString::new(text).map_err(|_| RawError::ours("text holds a zero byte"))
 }
@@ -122,8 +96,6 @@ fn counted(result: c_int) -> RawResult<c_int> {
     }
 }
 
-unsafe extern "C" fn be_silent(_user: *mut c_void, _error: sys::virErrorPtr) {}
-
 /// Prepares the library and the default event loop, once per process.
 ///
 /// # Errors
@@ -131,13 +103,12 @@ unsafe extern "C" fn be_silent(_user: *mut c_void, _error: sys::virErrorPtr) {}
 pub(super) fn initialise() -> RawResult<()> {
     static DONE: OnceLock<RawResult<()>> = OnceLock::new();
     DONE.get_or_init(|| {
-        // SAFETY: both take no pointers; called once, before any connection is opened.
+        // Raw: virt has no such call, and libvirt demands it before any other than opening.
+        // SAFETY: takes no pointers; called once, before any connection is opened.
         counted(unsafe { sys::virInitialize() })?;
-        // SAFETY: as above.
-        counted(unsafe { sys::virEventRegisterDefaultImpl() })?;
+        virt::event::event_register_default_impl()?;
         // Errors are returned to callers; libvirt must not write them to stderr as well.
-        // SAFETY: the callback has the right signature and no state.
-        unsafe { sys::virSetErrorFunc(ptr::null_mut(), Some(be_silent)) };
+        virt::error::clear_error_callback();
         Ok(())
     })
     .clone()
@@ -148,28 +119,15 @@ pub(super) fn initialise() -> RawResult<()> {
 /// # Errors
 /// When the loop itself fails.
 pub(super) fn run_event_loop_once() -> RawResult<()> {
-    // SAFETY: takes no argument; the default implementation is registered by `initialise`.
-    counted(unsafe { sys::virEventRunDefaultImpl() }).map(drop)
-}
-
-/// What libvirt says of the machine.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NodeInfo {
-    /// Threads.
-    pub(super) cpus: u32,
+    Ok(virt::event::event_run_default_impl()?)
 }
 
 /// An open connection; closed when dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pointer: NonNull<sys::virConnect>,
+    handle: Handle<Connect>,
     callbacks: Vec<c_int>,
 }
-
-// SAFETY: libvirt documents virConnectPtr as safe to share between threads.
-unsafe impl Send for Connection {}
-// SAFETY: as above.
-unsafe impl Sync for Connection {}
 
 impl Connection {
     /// Opens `uri` and keeps watch over it: broken after three silent intervals of five seconds.
@@ -177,28 +135,25 @@ impl Connection {
     /// # Errors
     /// libvirt's.
     pub(super) fn open(uri: &str) -> RawResult<Self> {
-        let uri = c_text(uri)?;
-        // SAFETY: a zero-terminated string that lives through the call.
-        let pointer = unsafe { sys::virConnectOpen(uri.as_ptr()) };
-        let pointer = NonNull::new(pointer).ok_or_else(RawError::last)?;
-        let connection = Self {
-            pointer,
-            callbacks: vec![],
-        };
+        // virt panics on a zero byte.
+        c_text(uri)?;
+        let handle = Handle::new(Connect::open(Some(uri))?);
         // A server without keep-alive answers 1; that is no error.
-        // SAFETY: the connection is open.
-        counted(unsafe { sys::virConnectSetKeepAlive(connection.raw(), 5, 3) })?;
-        Ok(connection)
+        handle.set_keep_alive(5, 3)?;
+        Ok(Self {
+            handle,
+            callbacks: vec![],
+        })
     }
 
     fn raw(&self) -> sys::virConnectPtr {
-        self.pointer.as_ptr()
+        // SAFETY: only copies the pointer; callers use it while `self` lives.
+        unsafe { self.handle.as_ptr() }
     }
 
     /// Whether the socket is still open. Asks nobody.
     pub(super) fn is_alive(&self) -> bool {
-        // SAFETY: the connection is open.
-        unsafe { sys::virConnectIsAlive(self.raw()) == 1 }
+        self.handle.is_alive().unwrap_or(false)
     }
 
     /// Sends events of all guests, and the connection's end, to `sink` from now on.
@@ -214,36 +169,19 @@ impl Connection {
     /// # Errors
     /// libvirt's.
     pub(super) fn versions(&self) -> RawResult<(String, String)> {
-        let (mut library, mut hypervisor): (c_ulong, c_ulong) = (0, 0);
-        // SAFETY: the connection is open and the place to write to is ours.
-        counted(unsafe { sys::virConnectGetLibVersion(self.raw(), &raw mut library) })?;
-        // SAFETY: as above.
-        counted(unsafe { sys::virConnectGetVersion(self.raw(), &raw mut hypervisor) })?;
-        // SAFETY: as above; the text is static.
-        let kind = borrowed_text(unsafe { sys::virConnectGetType(self.raw()) });
-        let dotted = |v: c_ulong| format!("{}.{}.{}", v / 1_000_000, v / 1000 % 1000, v % 1000);
-        let kind = kind.unwrap_or_default();
-        Ok((dotted(library), format!("{kind} {}", dotted(hypervisor))))
+        let dotted = |v: u32| format!("{}.{}.{}", v / 1_000_000, v / 1000 % 1000, v % 1000);
+        let library = dotted(self.handle.lib_version()?);
+        let hypervisor = dotted(self.handle.hyp_version()?);
+        let kind = self.handle.driver_type().unwrap_or_default();
+        Ok((library, format!("{kind} {hypervisor}")))
     }
 
-    /// The machine as libvirt sees it. Its memory is left out: it is wrong on some machines.
+    /// Threads of the machine. Its memory is left out: what libvirt says of it is wrong on some machines.
     ///
     /// # Errors
     /// libvirt's.
-    pub(super) fn node_info(&self) -> RawResult<NodeInfo> {
-        let mut info = sys::virNodeInfo {
-            model: [0; 32],
-            memory: 0,
-            cpus: 0,
-            mhz: 0,
-            nodes: 0,
-            sockets: 0,
-            cores: 0,
-            threads: 0,
-        };
-        // SAFETY: the connection is open and the place to write to is ours.
-        counted(unsafe { sys::virNodeGetInfo(self.raw(), &raw mut info) })?;
-        Ok(NodeInfo { cpus: info.cpus })
+    pub(super) fn cpus(&self) -> RawResult<u32> {
+        Ok(self.handle.node_info()?.cpus)
     }
 
     /// Capabilities XML.
@@ -251,59 +189,31 @@ impl Connection {
     /// # Errors
     /// libvirt's.
     pub(super) fn capabilities(&self) -> RawResult<String> {
-        // SAFETY: the connection is open; the text is given away.
-        owned_text(unsafe { sys::virConnectGetCapabilities(self.raw()) })
+        Ok(self.handle.capabilities()?)
     }
 
-    /// XML of every active network.
+    /// XML of every active network. One that vanishes meanwhile is left out.
     ///
     /// # Errors
     /// libvirt's.
     pub(super) fn active_networks(&self) -> RawResult<Vec<String>> {
-        let mut array: *mut sys::virNetworkPtr = ptr::null_mut();
-        // SAFETY: the connection is open and the place to write to is ours.
-        let count = counted(unsafe {
-            sys::virConnectListAllNetworks(
-                self.raw(),
-                &raw mut array,
-                sys::VIR_CONNECT_LIST_NETWORKS_ACTIVE,
-            )
-        })?;
-        let mut texts = vec![];
-        for network in owned_array(array, count) {
-            // SAFETY: a live handle out of the list; the text is given away.
-            let text = owned_text(unsafe { sys::virNetworkGetXMLDesc(network.as_ptr(), 0) });
-            // SAFETY: the handle is ours and not used again. Failing to free it harms nobody.
-            let _ = unsafe { sys::virNetworkFree(network.as_ptr()) };
-            // One that vanished between the calls is no error.
-            texts.extend(text);
-        }
-        Ok(texts)
+        let networks = self
+            .handle
+            .list_all_networks(sys::VIR_CONNECT_LIST_NETWORKS_ACTIVE)?;
+        let networks: Vec<_> = networks.into_iter().map(Handle::new).collect();
+        Ok(networks.iter().filter_map(|n| n.xml_desc(0).ok()).collect())
     }
 
-    /// XML of every active storage pool.
+    /// XML of every active storage pool. One that vanishes meanwhile is left out.
     ///
     /// # Errors
     /// libvirt's.
     pub(super) fn active_pools(&self) -> RawResult<Vec<String>> {
-        let mut array: *mut sys::virStoragePoolPtr = ptr::null_mut();
-        // SAFETY: the connection is open and the place to write to is ours.
-        let count = counted(unsafe {
-            sys::virConnectListAllStoragePools(
-                self.raw(),
-                &raw mut array,
-                sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE,
-            )
-        })?;
-        let mut texts = vec![];
-        for pool in owned_array(array, count) {
-            // SAFETY: a live handle out of the list; the text is given away.
-            let text = owned_text(unsafe { sys::virStoragePoolGetXMLDesc(pool.as_ptr(), 0) });
-            // SAFETY: the handle is ours and not used again. Failing to free it harms nobody.
-            let _ = unsafe { sys::virStoragePoolFree(pool.as_ptr()) };
-            texts.extend(text);
-        }
-        Ok(texts)
+        let pools = self
+            .handle
+            .list_all_storage_pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)?;
+        let pools: Vec<_> = pools.into_iter().map(Handle::new).collect();
+        Ok(pools.iter().filter_map(|p| p.xml_desc(0).ok()).collect())
     }
 
     /// Whether the host can run `cpu` (a `<cpu>` element): `false` is libvirt's plain "incompatible".
@@ -318,6 +228,7 @@ impl Connection {
         let virt_type = text(place.virt_type)?;
         let cpu = c_text(cpu)?;
         let pointer = |t: &Option<CString>| t.as_ref().map_or(ptr::null(), |t| t.as_ptr());
+        // Raw: virt compares with the machine's CPU only, not with what its hypervisor can offer.
         // SAFETY: the connection is open; each text is null or zero-terminated and lives on.
         let result = unsafe {
             sys::virConnectCompareHypervisorCPU(
@@ -338,17 +249,10 @@ impl Connection {
     /// # Errors
     /// libvirt's.
     pub(super) fn transient_guests(&self) -> RawResult<Vec<Domain>> {
-        let mut array: *mut sys::virDomainPtr = ptr::null_mut();
-        // SAFETY: the connection is open and the place to write to is ours.
-        let count = counted(unsafe {
-            sys::virConnectListAllDomains(
-                self.raw(),
-                &raw mut array,
-                sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT,
-            )
-        })?;
-        let handles = owned_array(array, count);
-        Ok(handles.into_iter().map(Domain::owning).collect())
+        let guests = self
+            .handle
+            .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT)?;
+        Ok(guests.into_iter().map(Domain::new).collect())
     }
 
     /// A guest by UUID or name; `None`: not here.
@@ -356,24 +260,14 @@ impl Connection {
     /// # Errors
     /// libvirt's, but not "no such guest".
     pub(super) fn lookup(&self, target: LookupTarget<'_>) -> RawResult<Option<Domain>> {
-        let pointer = match target {
-            LookupTarget::Uuid(uuid) => {
-                let uuid = c_text(uuid)?;
-                // SAFETY: the connection is open; the text is zero-terminated and lives on.
-                unsafe { sys::virDomainLookupByUUIDString(self.raw(), uuid.as_ptr()) }
-            }
-            LookupTarget::Name(name) => {
-                let name = c_text(name)?;
-                // SAFETY: as above.
-                unsafe { sys::virDomainLookupByName(self.raw(), name.as_ptr()) }
-            }
+        let found = match target {
+            LookupTarget::Uuid(uuid) => self.handle.lookup_domain_by_uuid_string(uuid),
+            LookupTarget::Name(name) => self.handle.lookup_domain_by_name(name),
         };
-        match NonNull::new(pointer) {
-            Some(pointer) => Ok(Some(Domain::owning(pointer))),
-            None => match RawError::last() {
-                error if error.code == ERR_NO_DOMAIN => Ok(None),
-                error => Err(error),
-            },
+        match found.map_err(RawError::from) {
+            Ok(guest) => Ok(Some(Domain::new(guest))),
+            Err(error) if error.code == ERR_NO_DOMAIN => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -383,6 +277,7 @@ impl Connection {
     /// libvirt's.
     pub(super) fn all_stats(&self, groups: StatsGroups) -> RawResult<Vec<StatsRecord>> {
         let mut array: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // Raw: virt's records are bare pointers into a list that it never frees.
         // SAFETY: the connection is open and the place to write to is ours.
         let count = counted(unsafe {
             sys::virConnectGetAllDomainStats(
@@ -408,10 +303,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // libvirt keeps a connection open for as long as callbacks hold it; the handle closes it after this.
         events::deregister(self.raw(), &self.callbacks);
-        // The result is of no use: a broken connection cannot be closed better.
-        // SAFETY: the handle is ours and not used again.
-        let _ = unsafe { sys::virConnectClose(self.raw()) };
     }
 }
 
@@ -467,11 +360,12 @@ impl StatsRecord {
         let record = NonNull::new(record)?;
         // SAFETY: libvirt keeps the record alive until the list is freed.
         let record = unsafe { record.as_ref() };
-        let domain = NonNull::new(record.dom)?;
+        // SAFETY: as above, and the view ends here.
+        let guest = unsafe { domain::lent(NonNull::new(record.dom)?) };
         Some(Self {
-            name: domain::name_of(domain),
-            uuid: domain::uuid_of(domain)?,
-            id: domain::id_of(domain),
+            name: guest.name().unwrap_or_default(),
+            uuid: guest.uuid_string().ok()?,
+            id: guest.id(),
             params: Params::copy(record.params, record.nparams),
         })
     }

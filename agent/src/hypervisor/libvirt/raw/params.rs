@@ -1,12 +1,9 @@
-//! libvirt's typed parameters.
+//! libvirt's typed parameters, as it answers with them. virt keeps its reader of them to itself.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, c_int, c_uint};
-use std::ptr;
+use std::ffi::{CStr, c_char, c_int, c_uint};
 
-use virt_sys as sys;
-
-use super::{RawResult, borrowed_text, c_text, counted};
+use virt::sys;
 
 /// One parameter's value, as wide as it may be.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +74,16 @@ impl Params {
     }
 }
 
+/// Copies a C string that libvirt keeps.
+fn borrowed_text(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and libvirt's strings end in a zero; it is copied before any other call.
+    let text = unsafe { CStr::from_ptr(text) };
+    Some(text.to_string_lossy().into_owned())
+}
+
 fn named_value(parameter: &sys::virTypedParameter) -> Option<(String, Value)> {
     let name = borrowed_text(parameter.field.as_ptr())?;
     let kind = c_uint::try_from(parameter.type_).ok()?;
@@ -94,75 +101,4 @@ fn named_value(parameter: &sys::virTypedParameter) -> Option<(String, Value)> {
         }
     };
     Some((name, value))
-}
-
-/// Parameters of a migration, in libvirt's own memory.
-#[derive(Debug)]
-pub(in super::super) struct MigrationParams {
-    array: sys::virTypedParameterPtr,
-    count: c_int,
-    capacity: c_int,
-}
-
-impl MigrationParams {
-    /// None yet.
-    pub(in super::super) fn new() -> Self {
-        Self {
-            array: ptr::null_mut(),
-            count: 0,
-            capacity: 0,
-        }
-    }
-
-    /// Where the memory is to be sent.
-    ///
-    /// # Errors
-    /// libvirt's.
-    pub(in super::super) fn uri(&mut self, uri: &str) -> RawResult<()> {
-        let uri = c_text(uri)?;
-        let name: &CStr = sys::VIR_MIGRATE_PARAM_URI;
-        // SAFETY: the three places describe one array that libvirt grows; the texts are copied.
-        counted(unsafe {
-            sys::virTypedParamsAddString(
-                &raw mut self.array,
-                &raw mut self.count,
-                &raw mut self.capacity,
-                name.as_ptr(),
-                uri.as_ptr(),
-            )
-        })
-        .map(drop)
-    }
-
-    /// The most that may be sent, MiB/s.
-    ///
-    /// # Errors
-    /// libvirt's.
-    pub(in super::super) fn bandwidth_mib_s(&mut self, limit: u64) -> RawResult<()> {
-        let name: &CStr = sys::VIR_MIGRATE_PARAM_BANDWIDTH;
-        // SAFETY: as in `uri`.
-        counted(unsafe {
-            sys::virTypedParamsAddULLong(
-                &raw mut self.array,
-                &raw mut self.count,
-                &raw mut self.capacity,
-                name.as_ptr(),
-                limit,
-            )
-        })
-        .map(drop)
-    }
-
-    pub(super) fn raw(&self) -> (sys::virTypedParameterPtr, c_uint) {
-        (self.array, c_uint::try_from(self.count).unwrap_or(0))
-    }
-}
-
-impl Drop for MigrationParams {
-    fn drop(&mut self) {
-        if !self.array.is_null() {
-            // SAFETY: libvirt's own function for such an array; it is not used again.
-            unsafe { sys::virTypedParamsFree(self.array, self.count) };
-        }
-    }
 }
