@@ -18,9 +18,9 @@ use crate::snapshot::{GuestState, HostState, Snapshot};
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Breaks ties of the search's random part; the same seed gives the same plan.
+    /// For a random part of the search; there is none yet, so every seed gives the same plan.
     pub seed: u64,
-    /// Candidates to evaluate at most. A unit of work, not of time: about 0.1 µs each.
+    /// Candidates to evaluate at most. A unit of work, not of time: 0.1–0.2 µs each.
     pub budget: u64,
     /// Steps to plan at most; what is left is found again by the next plan.
     pub max_moves: Option<usize>,
@@ -36,7 +36,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             seed: 0,
-            budget: 20_000_000,
+            budget: 8_000_000,
             max_moves: None,
             purpose: Purpose::Balance,
             shut_off_guests: ShutOffGuests::Stay,

@@ -1,5 +1,7 @@
 //! Tight memory, circles, strategies and soft rules.
 
+#![expect(clippy::panic, reason = "helpers of tests: a panic is a failed test")]
+
 mod fleet;
 
 use evenkeel_planner::{HostState, Policy, Snapshot, StepReason};

@@ -13,14 +13,45 @@ pub(super) const TARGETS: usize = 12;
 /// Hosts that a unit is tried on in exchanges.
 const SWAP_TARGETS: usize = 6;
 
+/// Exchanges made from one host before the next is looked at.
+const EXCHANGES: usize = 32;
+
 /// Improves until nothing more pays or the budget is used up.
 pub(super) fn run(state: &mut State<'_, '_>) {
-    while !state.exhausted() {
+    loop {
         moves(state);
-        if state.exhausted() || !(swaps(state) || chain::run(state)) {
+        if state.exhausted() || !exchanges(state) {
             return;
         }
     }
+}
+
+/// Swaps and chains from every host that is worth it; says whether any was made.
+fn exchanges(state: &mut State<'_, '_>) -> bool {
+    let mut any = false;
+    for host in sources(state) {
+        for _ in 0..EXCHANGES {
+            if state.exhausted() || !worth_two_migrations(state, host) || !exchange(state, host) {
+                break;
+            }
+            any = true;
+        }
+    }
+    any
+}
+
+fn exchange(state: &mut State<'_, '_>, host: usize) -> bool {
+    if let Some((unit, to)) = best_move(state, host) {
+        state.apply(unit, to);
+        return true;
+    }
+    (state.model.hosts[host].takes && best_swap(state, host)) || chain::relieve(state, host)
+}
+
+/// Whether a host's whole share of the objective would pay for an exchange.
+fn worth_two_migrations(state: &State<'_, '_>, host: usize) -> bool {
+    let price = 2.0 * state.model.policy.price.migration_guest_seconds;
+    state.values[host] * state.model.payback.horizon_seconds > state.model.payback.factor * price
 }
 
 /// Hosts whose guests lose something, the steepest first.
@@ -70,16 +101,23 @@ pub(super) fn most_gain(state: &State<'_, '_>, unit: usize) -> f64 {
     let u = &state.units[unit];
     let model = state.model;
     let left = model.value(from, &state.loads[from].minus(&u.load));
-    let mut rate = state.values[from] - left + state.soft(unit, from);
-    if model.policy.strategy == Strategy::Spread {
-        // c·(u − ū)² falls by at most 2·d·ū at a target, and likewise for memory, which is weighed by the
-        // cores per MiB of the hosts: twice the source's are allowed for.
-        let cores_per_mib = model.hosts[from].shape.cores / model.hosts[from].shape.memory.max(1.0);
-        let memory = 2.0 * cores_per_mib * crate::num::from_mib(u.load.memory);
-        let most = u.load.demand * model.mean.0 + memory * model.mean.1;
-        rate += 2.0 * model.policy.price.balance * most;
-    }
+    let rate = state.values[from] - left + state.soft(unit, from) + arrival_bonus(state, unit);
     model.payback.horizon_seconds * rate
+}
+
+/// What a unit's arrival can save at a target at most, guest-seconds per second: under `spread` only,
+/// where c·(u − ū)² falls by at most 2·d·ū, and likewise for memory, which is weighed by the cores per MiB
+/// of the hosts: twice the source's are allowed for.
+pub(super) fn arrival_bonus(state: &State<'_, '_>, unit: usize) -> f64 {
+    let (model, load) = (state.model, &state.units[unit].load);
+    if model.policy.strategy != Strategy::Spread {
+        return 0.0;
+    }
+    let shape = &model.hosts[state.at[unit]].shape;
+    let cores_per_mib = shape.cores / shape.memory.max(1.0);
+    let memory = 2.0 * cores_per_mib * crate::num::from_mib(load.memory);
+    let most = load.demand * model.mean.0 + memory * model.mean.1;
+    2.0 * model.policy.price.balance * most
 }
 
 /// The best paying move from a host.
@@ -110,11 +148,14 @@ pub(super) fn best_target(
     floor: f64,
 ) -> Option<(Candidate, usize)> {
     let least = least_gain(state, unit);
-    let horizon = state.model.payback.horizon_seconds;
+    let (horizon, from) = (state.model.payback.horizon_seconds, state.at[unit]);
     let mut best: Option<(Candidate, usize)> = None;
     let (mut tried, mut evaluated) = (0, 0);
+    let even = state.model.policy.strategy == Strategy::Spread;
     for &(_, to) in &state.targets {
-        if tried >= TARGETS {
+        // The loss is convex: nothing is gained where one more core costs more than here.
+        let dearer = !even && state.slopes[to] >= state.slopes[from];
+        if tried >= TARGETS || (dearer && !state.units[unit].has_soft) {
             break;
         }
         if state.block(unit, to).is_some() {
@@ -138,23 +179,7 @@ pub(super) fn best_target(
     best
 }
 
-/// One exchange between two hosts, per hot host; says whether any was made.
-fn swaps(state: &mut State<'_, '_>) -> bool {
-    let mut any = false;
-    for host in sources(state) {
-        if state.exhausted() {
-            break;
-        }
-        let price =
-            2.0 * state.model.payback.factor * state.model.policy.price.migration_guest_seconds;
-        let worth = state.values[host] * state.model.payback.horizon_seconds > price;
-        if worth && state.model.hosts[host].takes && best_swap(state, host) {
-            any = true;
-        }
-    }
-    any
-}
-
+/// Makes the best paying exchange of a host's unit with another host's; says whether there was one.
 fn best_swap(state: &mut State<'_, '_>, host: usize) -> bool {
     let targets: Vec<usize> = state
         .targets

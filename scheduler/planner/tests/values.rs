@@ -1,0 +1,216 @@
+//! Values at the border: snapshots, predictions, the loss, re-checks and manual moves.
+
+mod fleet;
+
+use evenkeel_planner::policy::Policy;
+use evenkeel_planner::{
+    BlockReason, Guest, HostState, InFlight, Options, Snapshot, fleet_loss, place_one, plan,
+    precopy, step_is_still_good,
+};
+use fleet::{fleet, guest, host};
+
+const MINIMAL: &str = r#"{"schema": "evenkeel.snapshot/1", "cluster": "lab", "taken_at": "2026-11-23T01:00:00Z",
+  "hosts": [{"name": "h1", "cpu_cores": 64.0, "memory_mib": 524288.0, "later": true}],
+  "guests": [{"name": "web-1", "host": "h1", "vcpus": 4, "cpu_demand_cores": 1.7, "memory_mib": 8192}]}"#;
+
+#[test]
+fn omitted_fields_take_their_defaults_and_unknown_ones_are_ignored() {
+    let snapshot = Snapshot::from_json(MINIMAL).unwrap();
+    let (host, guest) = (&snapshot.hosts[0], &snapshot.guests[0]);
+    assert_eq!((host.state, host.memory_mib), (HostState::Active, 524_288));
+    assert!((host.migration_bandwidth_mib_s - 1000.0).abs() < 1e-9);
+    assert_eq!(
+        (guest.active_mib(), guest.movable, guest.key()),
+        (8192, true, "web-1")
+    );
+    assert_eq!(Snapshot::from_json(&snapshot.to_json()).unwrap(), snapshot);
+}
+
+#[test]
+fn values_that_cannot_be_true_are_refused_by_place() {
+    for (from, to, place) in [
+        ("evenkeel.snapshot/1", "evenkeel.snapshot/2", "schema is"),
+        (
+            "\"host\": \"h1\"",
+            "\"host\": \"h9\"",
+            "guests[web-1].host: no host \"h9\"",
+        ),
+        (
+            "1.7",
+            "-1.7",
+            "guests[web-1].cpu_demand_cores: -1.7 is negative",
+        ),
+        ("64.0", "1e300", "hosts[h1].cpu_cores"),
+        ("8192", "-5", "size in MiB"),
+        ("8192", "9000000000000000", "guests[web-1].memory_mib"),
+        (
+            "\"name\": \"h1\"",
+            "\"name\": \"\"",
+            "hosts[0].name: is empty",
+        ),
+    ] {
+        let text = MINIMAL.replacen(from, to, 1);
+        let error = Snapshot::from_json(&text).unwrap_err().to_string();
+        assert!(error.contains(place), "{to}: {error}");
+    }
+    let mut twice = Snapshot::from_json(MINIMAL).unwrap();
+    twice.guests.push(twice.guests[0].clone());
+    assert!(
+        twice
+            .validate()
+            .unwrap_err()
+            .to_string()
+            .contains("\"web-1\" stands twice")
+    );
+    twice.guests[1].name = "web-2".into();
+    twice.guests[1].cpu_demand_cores = f64::NAN;
+    assert!(twice.validate().unwrap_err().to_string().contains("web-2"));
+    let (found, _) = plan(&twice, &Policy::default(), &Options::default());
+    assert_eq!(
+        (found.steps.len(), found.blocked[0].reason),
+        (0, BlockReason::StaleData)
+    );
+}
+
+#[test]
+fn a_calm_guest_is_copied_once_and_a_wild_one_only_under_throttle() {
+    let policy = Policy::default();
+    let calm = Guest {
+        dirty_rate_mib_s: 20.0,
+        ..guest("calm", "h", 0.5, 8192)
+    };
+    let copy = precopy::predict(&calm, 1000.0, &policy);
+    assert!(
+        (copy.copy_seconds - 8.192).abs() < 1e-9 && copy.converges,
+        "{copy:?}"
+    );
+    assert!(
+        copy.downtime_seconds < 0.3 && copy.throttled_seconds < 1e-12,
+        "{copy:?}"
+    );
+    let wild = Guest {
+        dirty_rate_mib_s: 2000.0,
+        ..calm.clone()
+    };
+    let copy = precopy::predict(&wild, 1000.0, &policy);
+    assert!(copy.converges && copy.throttled_seconds > 1.0, "{copy:?}");
+    let strict = Policy::parse("[migration]\nauto_converge = false").unwrap();
+    assert!(!precopy::predict(&wild, 1000.0, &strict).converges);
+    let curve = Guest {
+        dirty_curve: vec![(1.0, 100.0), (10.0, 200.0)],
+        ..wild
+    };
+    assert!(precopy::predict(&curve, 1000.0, &strict).converges);
+}
+
+#[test]
+fn loss_is_what_waits_on_average() {
+    let hosts = vec![host("h1", 4.0, 65_536), host("h2", 4.0, 65_536)];
+    let guests = (0..10).map(|n| Guest {
+        vcpus: 1,
+        ..guest(&format!("g{n}"), "h1", 1.0, 1024)
+    });
+    let mut snapshot = fleet(hosts, guests.collect());
+    let loss = fleet_loss(&snapshot, &Policy::default());
+    // Ten vCPUs that always run on four cores: six wait.
+    assert!((loss.total - 6.0).abs() < 0.15, "{loss:?}");
+    assert!((loss.per_host[0].cpu_utilisation - 2.5).abs() < 1e-9);
+    snapshot.hosts[0].state = HostState::Absent;
+    assert!(fleet_loss(&snapshot, &Policy::default()).total < 1e-12);
+}
+
+fn hot() -> Snapshot {
+    let hosts = vec![
+        host("h1", 0.5, 512),
+        host("h2", 0.5, 512),
+        host("h3", 0.5, 512),
+    ];
+    let guests = (0..4)
+        .map(|n| guest(&format!("g{n}"), "h1", 0.25, 32))
+        .collect();
+    fleet(hosts, guests)
+}
+
+#[test]
+fn a_step_is_checked_once_more_on_what_is_true_when_it_starts() {
+    let policy = Policy::default();
+    let (found, _) = plan(&hot(), &policy, &Options::default());
+    let step = &found.steps[0];
+    assert_eq!(step_is_still_good(&hot(), &policy, step), Ok(()));
+    let reason = |change: fn(&mut Snapshot)| {
+        let mut snapshot = hot();
+        change(&mut snapshot);
+        step_is_still_good(&snapshot, &policy, step)
+            .unwrap_err()
+            .reason
+    };
+    assert_eq!(
+        reason(|s| s.guests[0].host = "h3".into()),
+        BlockReason::NotThere
+    );
+    assert_eq!(
+        reason(|s| s.guests[0].movable = false),
+        BlockReason::Unmovable
+    );
+    assert_eq!(
+        reason(|s| s.hosts[1].state = HostState::Cordoned),
+        BlockReason::HostClosed
+    );
+    assert_eq!(
+        reason(|s| s.hosts[1].memory_mib = 16),
+        BlockReason::NoCapacity
+    );
+    assert_eq!(
+        reason(|s| s.guests.iter_mut().for_each(|g| g.cpu_demand_cores = 0.01)),
+        BlockReason::DoesNotPay
+    );
+    assert_eq!(
+        reason(|s| s.guests[0].cooldown_until = Some("2030-01-01T00:00:00Z".parse().unwrap())),
+        BlockReason::CoolDown
+    );
+    assert_eq!(
+        reason(|s| s.in_flight.extend([1, 2].map(|n| InFlight {
+            guest: format!("g{n}"),
+            from: "h1".into(),
+            to: "h3".into()
+        }))),
+        BlockReason::MigrationLimit
+    );
+}
+
+#[test]
+fn a_manual_move_takes_the_best_host_or_says_why_each_is_refused() {
+    let policy =
+        Policy::parse("[pin.x]\nguests=[\"g1\"]\nhosts=[\"h1\",\"h3\"]\nstrength=\"must\"")
+            .unwrap();
+    let snapshot = hot();
+    assert_eq!(place_one(&snapshot, &policy, "g1", None).unwrap().to, "h3");
+    let refused = |guest: &str, to: Option<&str>, s: &Snapshot| {
+        let list = place_one(s, &policy, guest, to).unwrap_err();
+        list.into_iter()
+            .map(|r| (r.host, r.reason))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused("g1", Some("h2"), &snapshot),
+        [("h2".into(), BlockReason::Pinned)]
+    );
+    assert_eq!(
+        refused("g0", Some("h1"), &snapshot),
+        [("h1".into(), BlockReason::AlreadyThere)]
+    );
+    assert_eq!(
+        refused("g9", None, &snapshot),
+        [(String::new(), BlockReason::NotThere)]
+    );
+    let mut full = snapshot;
+    full.hosts[1].memory_mib = 8;
+    full.hosts[2].state = HostState::Draining;
+    assert_eq!(
+        refused("g0", None, &full),
+        [
+            ("h2".into(), BlockReason::NoCapacity),
+            ("h3".into(), BlockReason::HostClosed)
+        ]
+    );
+}
