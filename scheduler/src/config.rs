@@ -91,6 +91,16 @@ fn resolve(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     if !(SHORTEST_LEASE_TTL..=LONGEST_LEASE_TTL).contains(&lease_ttl) {
         return Err(loaded.fault("election.lease_ttl", "expected 3s to 60s"));
     }
+    if lease_ttl.subsec_nanos() != 0 {
+        return Err(loaded.fault(
+            "election.lease_ttl",
+            "expected whole seconds: etcd counts in them",
+        ));
+    }
+    if file.listen.grpc.ip().is_unspecified() && file.listen.advertise.is_none() {
+        let message = "listening on every address, say which one others reach: listen.advertise";
+        return Err(loaded.fault("listen.grpc", message));
+    }
     let file = loaded.value;
     Ok(Config {
         cluster: file.cluster,

@@ -59,7 +59,7 @@ pub enum CommitError {
     Store(#[source] StoreError),
 }
 
-/// Writes `operations` if the mandate holds and all `guards` do, in one transaction.
+/// Writes `operations` if the mandate holds and all `guards` do, in one transaction; returns its revision.
 ///
 /// # Errors
 /// When nothing was written, or when that is not known.
@@ -68,7 +68,7 @@ pub async fn commit(
     mandate: &Mandate,
     guards: Vec<Compare>,
     operations: Vec<TxnOp>,
-) -> Result<(), CommitError> {
+) -> Result<i64, CommitError> {
     if !mandate.is_valid() {
         return Err(CommitError::RunOut(mandate.epoch));
     }
@@ -78,7 +78,7 @@ pub async fn commit(
     let txn = Txn::new().when(all).and_then(operations).or_else([look]);
     let response = store.txn(txn).await.map_err(CommitError::Store)?;
     if response.succeeded() {
-        return Ok(());
+        return Ok(response.header().map_or(0, |header| header.revision()));
     }
     let still_ours = response.op_responses().into_iter().any(|answer| {
         let TxnOpResponse::Get(found) = answer else {
@@ -157,39 +157,51 @@ impl Election {
         let mut lease = keeper.current();
         let keeping = tokio::spawn(keeper.run(stop.clone()));
         let mut backoff = Backoff::default();
+        let mut said = String::new();
         while !stop.is_cancelled() {
-            tokio::select! {
-                () = self.lead_once(&mut lease) => {}
+            let turn = tokio::select! {
+                turn = self.lead_once(&mut lease) => turn,
                 () = stop.cancelled() => break,
-            }
+            };
             self.mandate.send_replace(None);
+            match turn {
+                Ok(()) => {
+                    backoff.reset();
+                    said.clear();
+                }
+                Err(error) if said != error.to_string() => {
+                    said = error.to_string();
+                    tracing::warn!(%error, "not elected; trying on");
+                }
+                Err(_) => {}
+            }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next_wait()) => {}
                 () = stop.cancelled() => break,
             }
-            backoff.reset();
         }
         self.mandate.send_replace(None);
         drop(keeping.await); // revokes the lease, which removes our key
     }
 
     /// Waits for a lease, campaigns with it, and leads until it is lost.
-    async fn lead_once(&mut self, lease: &mut watch::Receiver<Option<Held>>) {
-        let Ok(held) = lease.wait_for(Option::is_some).await.map(|held| *held) else {
-            return;
-        };
-        let Some(held) = held else { return };
-        let won = tokio::select! {
-            won = self.campaign(held.id) => won,
-            () = lost(lease, held.id) => return,
-        };
-        let (key, epoch) = match won {
-            Ok(won) => won,
-            Err(error) => return tracing::debug!(%error, "not elected"),
+    async fn lead_once(
+        &mut self,
+        lease: &mut watch::Receiver<Option<Held>>,
+    ) -> Result<(), etcd_client::Error> {
+        let held = lease
+            .wait_for(Option::is_some)
+            .await
+            .map_or(None, |held| *held);
+        let Some(held) = held else { return Ok(()) };
+        let (key, epoch) = tokio::select! {
+            won = self.campaign(held.id) => won?,
+            () = lost(lease, held.id) => return Ok(()),
         };
         tracing::info!(%epoch, key, "leading");
         self.lead(lease, held.id, &key, epoch).await;
         tracing::warn!(%epoch, "no longer leading");
+        Ok(())
     }
 
     /// Blocks until elected. Dropping the future cancels the campaign.

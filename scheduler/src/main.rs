@@ -87,7 +87,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         version: version.to_owned(),
     };
     let (election, standing) = Election::new(store.clone(), &keys, info, config.lease_ttl);
-    let elected = tokio::spawn(election.run(stop.clone()));
+    let mut elected = tokio::spawn(election.run(stop.clone()));
     let changes = feed::start(store.clone(), &keys, stop.clone());
     let parts = Parts {
         cluster: config.cluster.clone(),
@@ -98,22 +98,30 @@ async fn run(config: Config) -> anyhow::Result<()> {
         metrics: Metrics::new(&registry)?,
         readiness: readiness.clone(),
     };
-    let (handle, _) = controller::start(parts, changes, stop.clone());
+    let (handle, mut looping) = controller::start(parts, changes, stop.clone());
     let metrics = serve(config.metrics, registry, readiness, stop.clone());
     let api = serve_api(&config, tls, handle, stop.clone());
 
     tracing::info!(version, name = %config.name, cluster = %config.cluster, grpc = %config.grpc, "started");
     // Under systemd, tell it; elsewhere there is nobody to tell.
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    tokio::select! {
-        served = metrics => served.context("metrics endpoint")?,
-        served = api => served.context("API")?,
-        () = asked_to_stop() => tracing::info!("stopping"),
-    }
+    let ended = tokio::select! {
+        served = metrics => served.context("metrics endpoint"),
+        served = api => served.context("API"),
+        // A replica whose loop or campaign has ended must not go on to hold the lead.
+        ended = &mut looping => Err(anyhow::anyhow!("the control loop ended: {ended:?}")),
+        ended = &mut elected => Err(anyhow::anyhow!("the campaign ended: {ended:?}")),
+        () = asked_to_stop() => {
+            tracing::info!("stopping");
+            Ok(())
+        }
+    };
     stop.cancel();
-    // Resigning lets a standby lead at once; a lease would have to run out first.
-    drop(tokio::time::timeout(Duration::from_secs(3), elected).await);
-    Ok(())
+    if !elected.is_finished() {
+        // Resigning lets a standby lead at once; a lease would have to run out first.
+        drop(tokio::time::timeout(Duration::from_secs(3), elected).await);
+    }
+    ended
 }
 
 async fn serve_api(

@@ -1,6 +1,8 @@
 //! The scheduler's metrics. Labels are bounded: hosts and closed sets, never guests or ids.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use evenkeel_planner::Mode;
 use evenkeel_proto::v1;
@@ -13,6 +15,9 @@ use crate::core::{Assessment, Hold};
 
 /// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
 const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
+
+/// States of a host, as label values.
+const HOST_STATES: [&str; 4] = ["active", "cordoned", "draining", "absent"];
 
 /// All metrics of one replica.
 #[derive(Debug, Clone)]
@@ -28,6 +33,7 @@ struct ReplicaMetrics {
     leader: IntGauge,
     transitions: IntCounter,
     epoch: IntGauge,
+    last_led: Arc<AtomicI64>,
     cycle_seconds: HistogramVec,
     cycles: IntCounterVec,
     last_cycle: Gauge,
@@ -45,6 +51,7 @@ struct FleetMetrics {
     host_state: IntGaugeVec,
     mode: IntGaugeVec,
     policy_info: IntGaugeVec,
+    last_revision: Arc<AtomicU64>,
 }
 
 /// About planned, running and ended moves.
@@ -140,6 +147,7 @@ impl ReplicaMetrics {
                 "scheduler_epoch",
                 "Epoch of this replica's leadership; 0: none.",
             )?,
+            last_led: Arc::default(),
             cycle_seconds: make.histogram(
                 "scheduler_cycle_duration_seconds",
                 "Time of a planning cycle, by phase.",
@@ -186,6 +194,7 @@ impl FleetMetrics {
             host_state: make.gauges("host_state", "State of a host.", &["host", "state"])?,
             mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
             policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
+            last_revision: Arc::default(),
         })
     }
 }
@@ -270,8 +279,10 @@ impl Metrics {
 
     /// Whether this replica leads, and under which epoch.
     pub fn leadership(&self, epoch: Option<i64>) {
-        let led = self.replica.leader.get() == 1;
-        if epoch.is_some() && !led {
+        // A mandate that lapsed and came back under the same epoch is no transition.
+        if let Some(epoch) = epoch
+            && self.replica.last_led.swap(epoch, Ordering::Relaxed) != epoch
+        {
             self.replica.transitions.inc();
         }
         self.replica.leader.set(i64::from(epoch.is_some()));
@@ -283,14 +294,42 @@ impl Metrics {
         self.replica.etcd_up.set(i64::from(up));
     }
 
-    /// The fleet as assessed.
-    pub fn assessment(&self, assessment: &Assessment) {
+    /// Removes the series of hosts that are gone; those that stay are never missing from a scrape.
+    fn forget_hosts(&self, before: &Assessment, now: &Assessment) {
+        let gone = before
+            .snapshot
+            .hosts
+            .iter()
+            .filter(|h| now.snapshot.host(&h.name).is_none());
+        for host in gone.map(|host| host.name.as_str()) {
+            // A label that is not there is what we want.
+            drop(self.fleet.host_loss.remove_label_values(&[host]));
+            for resource in ["cpu", "memory"] {
+                drop(
+                    self.fleet
+                        .host_utilisation
+                        .remove_label_values(&[host, resource]),
+                );
+            }
+            for state in HOST_STATES {
+                drop(self.fleet.host_state.remove_label_values(&[host, state]));
+            }
+        }
+    }
+
+    /// This replica has no plan (any more).
+    pub fn no_plan(&self) {
+        self.moves.planned.set(0);
+        drop(self.fleet.loss.remove_label_values(&["planned"]));
+    }
+
+    /// The fleet as assessed, after what was said of it before.
+    pub fn assessment(&self, before: &Assessment, assessment: &Assessment) {
         self.fleet
             .loss
             .with_label_values(&["now"])
             .set(assessment.loss.total);
-        self.fleet.host_loss.reset();
-        self.fleet.host_utilisation.reset();
+        self.forget_hosts(before, assessment);
         for host in &assessment.loss.per_host {
             self.fleet
                 .host_loss
@@ -304,9 +343,8 @@ impl Metrics {
             ratio("cpu").set(host.cpu_utilisation);
             ratio("memory").set(host.memory_utilisation);
         }
-        self.fleet.host_state.reset();
         for host in &assessment.snapshot.hosts {
-            for state in ["active", "cordoned", "draining", "absent"] {
+            for state in HOST_STATES {
                 let is = i64::from(host.state.as_str() == state);
                 self.fleet
                     .host_state
@@ -331,7 +369,14 @@ impl Metrics {
                 .with_label_values(&[known.as_str()])
                 .set(i64::from(known == mode));
         }
-        self.fleet.policy_info.reset();
+        let before = self.fleet.last_revision.swap(revision, Ordering::Relaxed);
+        if before != revision {
+            drop(
+                self.fleet
+                    .policy_info
+                    .remove_label_values(&[&before.to_string()]),
+            );
+        }
         self.fleet
             .policy_info
             .with_label_values(&[&revision.to_string()])

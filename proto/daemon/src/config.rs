@@ -99,7 +99,9 @@ struct Layers {
 /// # Errors
 /// When a file cannot be read, or any layer holds something wrong.
 pub fn load<T: DeserializeOwned>(args: &ConfigArgs) -> Result<Loaded<T>, ConfigError> {
-    let variables = std::env::vars()
+    let variables = std::env::vars_os()
+        // Variables that are not UTF-8 are none of ours.
+        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with(ENV_PREFIX) && !ENV_RESERVED.contains(&name.as_str()));
     load_from(&args.config, variables, &args.set)
 }
@@ -211,7 +213,8 @@ impl Layers {
             if let Some(origin) = self.origins.get(known) {
                 break Some(origin);
             }
-            match known.rsplit_once('.') {
+            // `endpoints[1]` has its place where `endpoints` stands.
+            match known.rsplit_once(['.', '[']) {
                 Some((parent, _)) => known = parent,
                 None => break None,
             }

@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::retry::Backoff;
 use crate::store::{Store, StoreError};
 
+/// Pause after a renewal that failed.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Keeps one lease. The current id is published; `None` while there is none.
 #[derive(Debug)]
 pub struct LeaseKeeper {
@@ -78,19 +81,24 @@ impl LeaseKeeper {
 
     /// Renews until the lease is gone: by etcd's word, or because our own clock says that it must be.
     async fn keep(&self, mut held: Held) {
+        let mut wait = self.ttl / 3;
         loop {
-            tokio::time::sleep(self.ttl / 3).await;
+            tokio::time::sleep(wait).await;
             let renewed = Instant::now();
             match self.renew(held.id).await {
-                Ok(true) => {
+                Ok(()) => {
                     held.renewed = renewed;
                     self.id.send_replace(Some(held));
+                    wait = self.ttl / 3;
                 }
-                Ok(false) => return tracing::warn!(lease = held.id, "lease expired"),
                 Err(error) if error.is_lease_gone() => {
                     return tracing::warn!(lease = held.id, "lease is gone");
                 }
-                Err(error) => tracing::debug!(%error, "lease not renewed"),
+                Err(error) => {
+                    tracing::debug!(%error, "lease not renewed");
+                    // The next endpoint may answer; there is no time to wait for the regular turn.
+                    wait = RETRY;
+                }
             }
             if held.renewed.elapsed() > self.ttl {
                 return tracing::warn!(lease = held.id, "lease not renewed within its time");
@@ -98,18 +106,19 @@ impl LeaseKeeper {
         }
     }
 
-    /// One renewal on a stream of its own: the client's keeper neither ticks nor reconnects.
-    async fn renew(&self, id: i64) -> Result<bool, StoreError> {
+    /// One renewal on a stream of its own: the client's keeper neither ticks nor reconnects. Opening the
+    /// stream renews; an expired lease is an error.
+    async fn renew(&self, id: i64) -> Result<(), StoreError> {
         let mut client = self.store.client();
-        let renewal = async move {
-            let (mut keeper, mut answers) = client.lease_keep_alive(id).await?;
-            keeper.keep_alive().await?;
-            Ok(answers
-                .message()
-                .await?
-                .is_some_and(|answer| answer.ttl() > 0))
+        let renewal = async move { client.lease_keep_alive(id).await.map(drop) };
+        let attempt = self.store.once("lease_keep_alive", renewal);
+        // A frozen member must leave time for another: several attempts fit into one lease.
+        let timeout = StoreError::Timeout {
+            operation: "lease_keep_alive",
         };
-        self.store.once("lease_keep_alive", renewal).await
+        tokio::time::timeout(self.ttl / 5, attempt)
+            .await
+            .unwrap_or(Err(timeout))
     }
 
     async fn revoke(&self) {

@@ -71,6 +71,28 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether etcd gave no answer of its own, as opposed to refusing.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Malformed { .. } => false,
+            Self::Etcd { source, .. } => {
+                let etcd_client::Error::GRpcStatus(status) = source else {
+                    return true;
+                };
+                let silent = [
+                    Code::Unavailable,
+                    Code::DeadlineExceeded,
+                    Code::Cancelled,
+                    Code::Unknown,
+                ];
+                silent.contains(&status.code())
+            }
+        }
+    }
+}
+
 /// A key with its value and revisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -340,7 +362,7 @@ impl Store {
 
     /// An answer, even a refusal, means that etcd is there.
     fn judge_health(&self, error: Option<&StoreError>) {
-        let healthy = error.is_none_or(StoreError::is_lease_gone);
+        let healthy = error.is_none_or(|error| !error.is_silence());
         self.health.send_if_modified(|was| {
             let changed = *was != healthy;
             *was = healthy;

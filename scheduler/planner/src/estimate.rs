@@ -106,9 +106,24 @@ impl Estimator {
         }
     }
 
-    /// Keeps only the guests that `keep` names.
-    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.series.retain(|guest, _| keep(guest));
+    /// Keeps only the guests for which `keep` holds, asked with the time of their newest reading.
+    pub fn retain(&mut self, keep: impl Fn(&str, i64) -> bool) {
+        self.series.retain(|guest, series| {
+            series
+                .back()
+                .is_some_and(|&(newest, _)| keep(guest, newest))
+        });
+    }
+
+    /// Forgets a guest: nothing that was read of it speaks for what it does now.
+    pub fn forget(&mut self, guest: &str) {
+        self.series.remove(guest);
+    }
+
+    /// Whether there is any reading of a guest.
+    #[must_use]
+    pub fn knows(&self, guest: &str) -> bool {
+        self.series.contains_key(guest)
     }
 
     /// The demand over the window that ends at `now_ms`; `None` without a reading.
@@ -233,7 +248,7 @@ mod tests {
         let mut estimator = estimator(&[reading(0, 4.0), reading(5_000, 2.0)]);
         estimator.restart("g", 6_000);
         assert!((estimator.demand("g", 10_000).unwrap().mean_cores - 2.0).abs() < 1e-9);
-        estimator.retain(|_| false);
+        estimator.retain(|_, _| false);
         assert_eq!(estimator.demand("g", 10_000), None);
     }
 

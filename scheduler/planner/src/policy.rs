@@ -248,7 +248,13 @@ pub struct Selector {
 impl Selector {
     /// Whether something of this name and these labels is chosen.
     pub(crate) fn selects<'a>(&self, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        let by_name = self.patterns.iter().any(|p| crate::glob::matches(p, name));
+        // A name that stands on two hosts is written `host/name`: rules about the name go on to hold.
+        let short = name.rsplit_once('/').map_or(name, |(_, short)| short);
+        let fits = |pattern: &str, name| crate::glob::matches(pattern, name);
+        let by_name = self
+            .patterns
+            .iter()
+            .any(|p| fits(p, name) || fits(p, short));
         let has = |(key, value): &(String, String)| {
             label(key).is_some_and(|found| crate::glob::matches(value, found))
         };

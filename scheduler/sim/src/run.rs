@@ -63,7 +63,7 @@ impl Simulation {
         for host in world.hosts.values() {
             fleet.hosts.insert(host.name.clone(), World::facts(host));
         }
-        let core = Core::new(active.policy(), 0);
+        let core = Core::new(active.policy());
         Self {
             world,
             fleet,

@@ -15,7 +15,7 @@ use evenkeel_proto::identity::{Identity, TlsPem};
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use evenkeel_proto::v1::scheduler_service_server::SchedulerService;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -26,6 +26,10 @@ use auth::authorise;
 
 /// A forwarded write is answered within this time.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
+/// A follower asks the leader for its status for so long before it answers by itself.
+const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+/// Plans that are made for callers at one time: planning is work for a whole core.
+const PLANS: usize = 1;
 /// How often a watched migration is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// A migration that was just ordered may not have reached this replica's mirror yet: so many looks.
@@ -41,6 +45,7 @@ pub struct Api {
     handle: Handle,
     tls: TlsPem,
     stop: CancellationToken,
+    plans: Semaphore,
 }
 
 /// Who carries out a write.
@@ -53,7 +58,12 @@ impl Api {
     /// An API over the loop's handle; `tls` is what it forwards with.
     #[must_use]
     pub fn new(handle: Handle, tls: TlsPem, stop: CancellationToken) -> Self {
-        Self { handle, tls, stop }
+        Self {
+            handle,
+            tls,
+            stop,
+            plans: Semaphore::new(PLANS),
+        }
     }
 
     async fn read<T: Send + 'static>(
@@ -149,7 +159,15 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::Status>, Status> {
-        authorise("GetStatus", &request)?;
+        let caller = authorise("GetStatus", &request)?;
+        // Plan, holds and cycle are the leader's; a follower's own view of them would mislead.
+        if let Ok(Route::Leader(mut leader)) = self.route(&request).await {
+            let mut asked = on_behalf(v1::GetStatusRequest {}, &caller)?;
+            asked.set_timeout(STATUS_DEADLINE);
+            if let Ok(status) = leader.get_status(asked).await {
+                return Ok(status);
+            }
+        }
         self.read(views::status).await.map(Response::new)
     }
 
@@ -216,6 +234,12 @@ impl SchedulerService for Api {
         let options = Options {
             max_moves: usize::try_from(max_moves).ok().filter(|most| *most > 0),
             ..Options::default()
+        };
+        let turn = tokio::time::timeout(FORWARD_DEADLINE, self.plans.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(Status::resource_exhausted(
+                "other plans are being made; try again",
+            ));
         };
         let made = tokio::task::spawn_blocking(move || plan(&snapshot, &policy, &options).0);
         let plan = made

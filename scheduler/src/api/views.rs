@@ -21,6 +21,12 @@ pub fn status(c: &Controller) -> v1::Status {
         .keys()
         .filter(|host| !fleet.reports.contains_key(*host))
         .count();
+    let usable = assessment
+        .snapshot
+        .hosts
+        .iter()
+        .filter(|h| h.state != HostState::Absent)
+        .count();
     let libvirt_down = fleet
         .reports
         .values()
@@ -42,7 +48,7 @@ pub fn status(c: &Controller) -> v1::Status {
         loss: assessment.loss.total,
         loss_planned: plan.map_or(assessment.loss.total, |plan| plan.loss_after),
         plan_moves: plan.map_or(0, |plan| count(plan.steps.len())),
-        hosts_active: count(fleet.hosts.len() - absent),
+        hosts_active: count(usable),
         hosts_absent: count(absent),
         hosts_libvirt_down: count(libvirt_down),
         guests: count(assessment.snapshot.guests.len()),
@@ -65,18 +71,21 @@ pub fn hosts(c: &Controller) -> v1::ListHostsReply {
         .iter()
         .map(|host| (host.name.as_str(), host))
         .collect();
+    let mut allocated: BTreeMap<&str, u64> = BTreeMap::new();
+    for guest in c
+        .assessment()
+        .snapshot
+        .guests
+        .iter()
+        .filter(|g| holds_memory(g))
+    {
+        *allocated.entry(guest.host.as_str()).or_default() += guest.memory_mib;
+    }
     let hosts = c.assessment().snapshot.hosts.iter().filter_map(|host| {
         let name: HostName = host.name.parse().ok()?;
         let report = c.fleet().reports.get(&name);
         let facts = c.fleet().hosts.get(&name)?;
         let loss = losses.get(host.name.as_str());
-        let here = c
-            .assessment()
-            .snapshot
-            .guests
-            .iter()
-            .filter(|g| g.host == host.name);
-        let allocated = here.filter(|g| holds_memory(g)).map(|g| g.memory_mib).sum();
         Some(v1::HostView {
             name: host.name.clone(),
             state: state_of(host.state, report.is_some()),
@@ -85,7 +94,7 @@ pub fn hosts(c: &Controller) -> v1::ListHostsReply {
             cpu_demand_cores: loss.map_or(0.0, |l| l.cpu_utilisation * host.cpu_cores),
             cpu_used_cores: report.map_or(0.0, |r| r.host_cpu_cores),
             memory_mib: host.memory_mib,
-            memory_allocated_mib: allocated,
+            memory_allocated_mib: allocated.get(host.name.as_str()).copied().unwrap_or(0),
             pressure: report.map(|r| r.pressure),
             guests: loss.map_or(0, |l| u32::try_from(l.guests).unwrap_or(0)),
             loss: loss.map_or(0.0, |l| l.loss),

@@ -1,9 +1,11 @@
 //! What the leader does: starts the chosen steps of a plan and looks after orders until they are settled.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Plan, PlanReport, Step, StepReason};
+use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome, Refusal};
 
@@ -35,27 +37,31 @@ impl Controller {
             policy: self.active.policy(),
         };
         let choice = choose(situation, &plan);
+        self.core.want(&plan);
         self.pace.wake_for(&choice, now_ms);
         for (_, postponed) in &choice.postponed {
             self.parts.metrics.rejected(postponed.as_str());
         }
         self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
         self.say_plan(&plan, &choice);
+        let mut ordered = 0;
         for step in &choice.start {
             let cause = Cause {
                 trigger: trigger_of(step.reason),
                 by: format!("scheduler/{}", self.parts.name),
                 reason: String::new(),
             };
-            // What could not be ordered is planned again in the next cycle.
-            if let Err(error) = self.order(&mandate, step, &cause).await {
-                self.note_failed_write("order", &mandate, &error);
+            match self.order(&mandate, step, &cause).await {
+                Ok(_) => ordered += 1,
+                // What could not be ordered is planned again in the next cycle.
+                Err(error) => self.note_failed_write("order", &mandate, &error),
             }
         }
-        let outcome = match (plan.steps.is_empty(), choice.start.is_empty()) {
-            (true, _) => "idle",
-            (false, true) => "held",
-            (false, false) => "moves",
+        let outcome = match (plan.steps.is_empty(), choice.start.is_empty(), ordered) {
+            (true, _, _) => "idle",
+            (false, true, _) => "held",
+            (false, false, 0) => "failed",
+            (false, false, _) => "moves",
         };
         let phases = [
             ("plan", planning.as_secs_f64()),
@@ -98,17 +104,30 @@ impl Controller {
         step: &Step,
         cause: &Cause,
     ) -> Result<v1::Order, CommitError> {
-        let guest = self.assessment.guests.get(&step.guest).cloned();
-        let memory = self
+        // By UUID: a guest that was renamed since it was planned is still the one that was meant.
+        let found = self
             .assessment
             .snapshot
-            .guest(&step.guest)
-            .map(|g| g.memory_mib);
+            .guest(step.uuid.as_deref().unwrap_or(&step.guest));
+        let guest = found
+            .and_then(|g| self.assessment.guests.get(&g.name))
+            .cloned();
+        let memory = found.map(|g| g.memory_mib);
         let (Some(guest), Some(memory)) = (guest, memory) else {
             return Err(CommitError::Conflict);
         };
         let order = order_for(step, &guest, memory, self.active.policy(), cause, unix_ms());
-        let order = self.orders.create(mandate, order, &guest).await?;
+        let (order, mod_revision) = self.orders.create(mandate, order, &guest).await?;
+        // In our picture at once: what is judged next must count it.
+        if let Ok(order) = Order::try_from(order.clone()) {
+            self.fleet.orders.insert(
+                guest,
+                OrderEntry {
+                    order,
+                    mod_revision,
+                },
+            );
+        }
         tracing::info!(
             order = order.id,
             guest = order.guest_name,
@@ -127,6 +146,21 @@ impl Controller {
         Ok(order)
     }
 
+    /// Orders whose end has reached our picture; the next plan can count on it.
+    pub(super) fn note_gone_orders(&mut self, now_ms: i64) {
+        let standing: BTreeSet<&OrderId> = self
+            .fleet
+            .orders
+            .values()
+            .map(|entry| &entry.order.id)
+            .collect();
+        let before = self.settled.len();
+        self.settled.retain(|id| standing.contains(id));
+        if self.settled.len() < before {
+            self.pace.hasten(now_ms);
+        }
+    }
+
     /// One look at every order that stands.
     pub(super) async fn look_after_orders(&mut self, mandate: &Mandate, now_ms: i64) {
         let guests: Vec<GuestId> = self.fleet.orders.keys().cloned().collect();
@@ -134,6 +168,9 @@ impl Controller {
             let Some(entry) = self.fleet.orders.get(&guest).cloned() else {
                 continue;
             };
+            if self.settled.contains(&entry.order.id) {
+                continue;
+            }
             let journal = self.fleet.journal_of(&entry);
             let delivered = self
                 .deliveries
@@ -147,6 +184,9 @@ impl Controller {
                 OrderAction::Withdraw(refusal) => {
                     self.withdraw(mandate, &entry, refusal, now_ms).await;
                 }
+            }
+            if !*self.parts.store.health().borrow() {
+                return; // without etcd each further order would only wait for its deadline
             }
         }
     }
@@ -244,9 +284,9 @@ impl Controller {
             Ok(journal) => {
                 self.parts.metrics.settled(&journal);
                 self.deliveries.remove(&order.id);
-                // Gone from our picture at once: the next look must not settle it twice.
-                self.fleet.orders.remove(&order.guest);
-                self.pace.hasten(unix_ms());
+                // It stays in our picture until the mirror has brought the record of its end: a guest
+                // without order and without cool-down would look free to be moved again.
+                self.settled.insert(order.id.clone());
                 let progress = journal.progress.unwrap_or_default();
                 tracing::info!(
                     order = %order.id,

@@ -7,7 +7,7 @@
 mod act;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_daemon::metrics::Readiness;
@@ -150,6 +150,8 @@ pub struct Controller {
     planning: Option<Planning>,
     deliveries: BTreeMap<OrderId, Delivered>,
     delivered: Answers,
+    /// Orders whose end we have written and not yet seen.
+    settled: BTreeSet<OrderId>,
     /// Epoch of the mandate we acted under last.
     led_epoch: Option<i64>,
     pace: Pace,
@@ -183,7 +185,7 @@ impl Controller {
         let keys = Keys::new(&parts.cluster);
         let active = ActivePolicy::default();
         let fleet = Fleet::default();
-        let mut core = Core::new(active.policy(), now_ms);
+        let mut core = Core::new(active.policy());
         let assessment = core.assess(&fleet, &active, now_ms);
         Self {
             orders: Orders::new(parts.store.clone(), keys.clone()),
@@ -196,6 +198,7 @@ impl Controller {
             planning: None,
             deliveries: BTreeMap::new(),
             delivered: mpsc::channel(QUEUE),
+            settled: BTreeSet::new(),
             led_epoch: None,
             pace: Pace::new(now_ms),
             last_cycle_ms: 0,
@@ -246,8 +249,9 @@ impl Controller {
 
     async fn tick(&mut self) {
         let now_ms = unix_ms();
-        let mandate = self.parts.standing.mandate();
+        let mandate = self.confirmed_mandate();
         self.note_leadership(mandate.as_ref(), now_ms);
+        self.note_gone_orders(now_ms);
         self.look_again(now_ms);
         if let Some(mandate) = &mandate
             && self.fleet.complete
@@ -260,17 +264,31 @@ impl Controller {
         }
     }
 
+    /// The mandate, unless our picture shows that another leads: an idle leader writes nothing that would
+    /// tell it.
+    fn confirmed_mandate(&self) -> Option<Mandate> {
+        let mandate = self.parts.standing.mandate()?;
+        let leads = self.fleet.leader().map(|(epoch, _)| epoch);
+        let seen = self.fleet.complete && self.fleet.revision >= mandate.epoch.0;
+        if seen && leads != Some(mandate.epoch.0) {
+            self.parts.standing.report_deposed(mandate.epoch);
+            return None;
+        }
+        Some(mandate)
+    }
+
     /// Prices the fleet as it is now.
     fn look_again(&mut self, now_ms: i64) {
         self.active = self.active.follow(self.fleet.policy.as_ref());
-        self.assessment = self.core.assess(&self.fleet, &self.active, now_ms);
-        self.assessment.snapshot.cluster = self.parts.cluster.to_string();
+        let mut assessment = self.core.assess(&self.fleet, &self.active, now_ms);
+        assessment.snapshot.cluster = self.parts.cluster.to_string();
+        let before = std::mem::replace(&mut self.assessment, assessment);
         let policy = self.active.policy();
         if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
             self.pace.hasten(end_ms);
         }
         let metrics = &self.parts.metrics;
-        metrics.assessment(&self.assessment);
+        metrics.assessment(&before, &self.assessment);
         metrics.policy(
             policy.mode,
             self.active.revision(),
@@ -288,6 +306,8 @@ impl Controller {
         if epoch != self.led_epoch {
             // What an earlier leader delivered is judged from journals alone.
             self.deliveries.clear();
+            self.settled.clear();
+            self.parts.metrics.no_plan();
             self.planning = None;
             self.planned = None;
             self.pace.hasten(now_ms);

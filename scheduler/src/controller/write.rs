@@ -9,6 +9,7 @@ use evenkeel_types::Outcome;
 use tokio::sync::oneshot;
 
 use super::Controller;
+use crate::core::choose::Running;
 use crate::core::holds::pause_in_force;
 use crate::execute::agents::cancel;
 use crate::execute::orders::{Cause, Look};
@@ -41,6 +42,20 @@ pub enum Write {
     ),
     /// A new policy.
     ApplyPolicy(v1::ApplyPolicyRequest, String, Reply<v1::ApplyPolicyReply>),
+}
+
+impl Write {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::SetMode(_, _, reply) => reply.is_closed(),
+            Self::SetPause(_, _, reply) => reply.is_closed(),
+            Self::Resume(_, _, reply) => reply.is_closed(),
+            Self::Migrate(_, _, reply) => reply.is_closed(),
+            Self::Cancel(_, _, reply) => reply.is_closed(),
+            Self::ApplyPolicy(_, _, reply) => reply.is_closed(),
+        }
+    }
 }
 
 /// Why a change was not made.
@@ -97,7 +112,11 @@ impl Controller {
             .mandate()
             .filter(|_| self.fleet.complete);
         let mandate = mandate.ok_or(WriteError::NotLeader);
+        // A policy applied since the last tick must not be undone by one made from its predecessor.
+        self.active = self.active.follow(self.fleet.policy.as_ref());
         match write {
+            // Its caller was told that there is no answer: it must not happen behind his back.
+            write if write.is_abandoned() => {}
             Write::SetMode(request, by, reply) => {
                 answer(reply, self.set_mode(mandate, request, &by).await);
             }
@@ -215,7 +234,10 @@ impl Controller {
         };
         let history = self.keys.policy_history(record.revision);
         let writes = vec![guard::put(&active, record), guard::put(&history, record)];
-        self.commit(mandate, "policy", guards, writes).await
+        let revision = self.commit(mandate, "policy", guards, writes).await?;
+        // Our picture follows our own writes at once; the mirror brings the same again.
+        self.fleet.policy = Some((record.clone(), revision));
+        Ok(())
     }
 
     async fn commit(
@@ -224,7 +246,7 @@ impl Controller {
         what: &str,
         guards: Vec<Compare>,
         writes: Vec<etcd_client::TxnOp>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<i64, WriteError> {
         let committed = commit(&self.parts.store, mandate, guards, writes).await;
         committed.map_err(|error| {
             self.note_failed_write(what, mandate, &error);
@@ -274,6 +296,7 @@ impl Controller {
         if !request.dry_run {
             let write = guard::delete(&self.keys.pause());
             self.commit(&mandate, "resume", vec![], vec![write]).await?;
+            self.fleet.pause = None;
             tracing::info!(by, reason = request.reason, "resumed");
         }
         Ok(v1::ResumeReply { was_paused })
@@ -306,6 +329,9 @@ impl Controller {
         }
         let step = place_one(snapshot, self.active.policy(), &guest.name, target)
             .map_err(|rejections| WriteError::Refused(explain(&guest.name, &rejections)))?;
+        Running::of(&self.fleet)
+            .admits(self.active.policy(), &step.from, &step.to)
+            .map_err(|limit| WriteError::Refused(limit.to_string()))?;
         let cause = Cause {
             trigger: "manual",
             by,
@@ -379,14 +405,21 @@ impl Controller {
                 now_ms: unix_ms(),
             };
             let detail = format!("cancelled by {by}");
-            let ended = self
+            match self
                 .orders
                 .withdraw(&mandate, look, Outcome::Cancelled, &detail)
-                .await;
-            let taken_up_meanwhile = matches!(ended, Err(CommitError::Conflict));
-            self.note_settled(&mandate, &entry, ended);
-            if !taken_up_meanwhile {
-                return answer(reply, Ok(done));
+                .await
+            {
+                // An agent was quicker: there is something to abort now.
+                Err(CommitError::Conflict) => {}
+                Err(error) => {
+                    self.note_failed_write("cancel", &mandate, &error);
+                    return answer(reply, Err(error.into()));
+                }
+                Ok(journal) => {
+                    self.note_settled(&mandate, &entry, Ok(journal));
+                    return answer(reply, Ok(done));
+                }
             }
         }
         self.ask_to_abort(&mandate, &entry, by, reply, done);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::{Plan, Policy, Step, StepReason, step_is_still_good};
+use evenkeel_planner::{InFlight, Plan, Policy, Snapshot, Step, StepReason, step_is_still_good};
 use evenkeel_types::{MigrationState, Outcome};
 
-use super::{Assessment, Hold};
+use super::{Assessment, Hold, millis};
 use crate::observe::Fleet;
 
 /// What came of a plan.
@@ -94,21 +94,27 @@ pub struct Situation<'a> {
     pub policy: &'a Policy,
 }
 
-/// Chooses the steps that start now.
+/// Chooses the steps that start now. Each is judged as if those chosen before it were under way.
 #[must_use]
 pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
-    let mut load = running(situation.fleet);
+    let mut load = Running::of(situation.fleet);
+    let mut snapshot = situation.assessment.snapshot.clone();
     let mut choice = Choice::default();
     let first_wave = plan.steps.iter().map(|step| step.wave).min().unwrap_or(0);
     for step in &plan.steps {
         let verdict = if step.wave == first_wave {
-            judge(situation, step, &load)
+            judge(situation, &snapshot, step, &load)
         } else {
             Err(Postponed::LaterWave)
         };
         match verdict {
             Ok(()) => {
                 load.add(&step.from, &step.to);
+                snapshot.in_flight.push(InFlight {
+                    guest: step.guest.clone(),
+                    from: step.from.clone(),
+                    to: step.to.clone(),
+                });
                 choice.start.push(step.clone());
             }
             Err(why) => choice.postponed.push((step.clone(), why)),
@@ -117,7 +123,12 @@ pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
     choice
 }
 
-fn judge(situation: Situation<'_>, step: &Step, load: &Running) -> Result<(), Postponed> {
+fn judge(
+    situation: Situation<'_>,
+    snapshot: &Snapshot,
+    step: &Step,
+    load: &Running,
+) -> Result<(), Postponed> {
     let Situation {
         fleet,
         assessment,
@@ -126,17 +137,17 @@ fn judge(situation: Situation<'_>, step: &Step, load: &Running) -> Result<(), Po
     if let Some(hold) = assessment.holds.first() {
         return Err(Postponed::Held(hold.clone()));
     }
-    if relieves(step.reason) {
+    if needs_patience(step.reason) {
         lasting_enough(assessment, policy, step)?;
         settled(fleet, policy, step, assessment.at_ms)?;
     }
-    load.admits(policy, step)?;
-    step_is_still_good(&assessment.snapshot, policy, step)
+    load.admits(policy, &step.from, &step.to)?;
+    step_is_still_good(snapshot, policy, step)
         .map_err(|not_now| Postponed::NotNow(not_now.to_string()))
 }
 
 /// Whether a step answers to measured load, which must last; rules and drains need no patience.
-fn relieves(reason: StepReason) -> bool {
+pub(super) fn needs_patience(reason: StepReason) -> bool {
     match reason {
         StepReason::RelieveCpu
         | StepReason::RelieveMemory
@@ -170,9 +181,11 @@ fn lasting_enough(assessment: &Assessment, policy: &Policy, step: &Step) -> Resu
 
 /// One full window after a move, a host's figures speak of the time since.
 fn settled(fleet: &Fleet, policy: &Policy, step: &Step, now_ms: i64) -> Result<(), Postponed> {
-    let window_ms = i64::try_from(policy.control.window.as_millis()).unwrap_or(i64::MAX / 4);
+    let window_ms = millis(policy.control.window);
     for host in [&step.from, &step.to] {
-        let left_ms = last_move_ms(fleet, host).map_or(0, |ended| ended + window_ms - now_ms);
+        let left_ms = last_move_ms(fleet, host).map_or(0, |ended| {
+            ended.saturating_add(window_ms).saturating_sub(now_ms)
+        });
         if let (Ok(left), true) = (u64::try_from(left_ms), left_ms > 0) {
             let left = Duration::from_millis(left);
             return Err(Postponed::Settling {
@@ -200,20 +213,21 @@ fn last_move_ms(fleet: &Fleet, host: &str) -> Option<i64> {
 
 /// Migrations that run, per host and in all.
 #[derive(Debug, Default)]
-struct Running {
+pub(crate) struct Running {
     cluster: u32,
     hosts: BTreeMap<String, u32>,
 }
 
-fn running(fleet: &Fleet) -> Running {
-    let mut load = Running::default();
-    for order in fleet.open_migrations().values() {
-        load.add(order.source.as_str(), order.target.as_str());
-    }
-    load
-}
-
 impl Running {
+    /// What runs now.
+    pub(crate) fn of(fleet: &Fleet) -> Self {
+        let mut load = Self::default();
+        for order in fleet.open_migrations().values() {
+            load.add(order.source.as_str(), order.target.as_str());
+        }
+        load
+    }
+
     fn add(&mut self, from: &str, to: &str) {
         self.cluster += 1;
         for host in [from, to] {
@@ -221,7 +235,8 @@ impl Running {
         }
     }
 
-    fn admits(&self, policy: &Policy, step: &Step) -> Result<(), Postponed> {
+    /// Whether one more may run between these hosts.
+    pub(crate) fn admits(&self, policy: &Policy, from: &str, to: &str) -> Result<(), Postponed> {
         let cluster_limit = policy.limits.migrations_per_cluster;
         if self.cluster >= cluster_limit {
             return Err(Postponed::Limit {
@@ -230,10 +245,10 @@ impl Running {
             });
         }
         let limit = policy.limits.migrations_per_host;
-        for host in [&step.from, &step.to] {
+        for host in [from, to] {
             if self.hosts.get(host).copied().unwrap_or(0) >= limit {
                 return Err(Postponed::Limit {
-                    of: host.clone(),
+                    of: host.to_owned(),
                     limit,
                 });
             }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use evenkeel_proto::v1;
-use evenkeel_types::MigrationState;
+use evenkeel_types::{MigrationState, Outcome};
+
+use super::millis;
 
 /// Moves within this time count as repeats.
 const REPEAT_WINDOW: Duration = Duration::from_secs(24 * 3600);
@@ -23,6 +25,7 @@ pub fn after_move(
     now_ms: i64,
 ) -> v1::GuestRecord {
     let order = ended.order.clone().unwrap_or_default();
+    let took_ms = ended.ended_at_ms.saturating_sub(ended.started_at_ms);
     let mut record = before.cloned().unwrap_or_default();
     record.uuid = order.guest_uuid;
     record.name = order.guest_name;
@@ -30,8 +33,9 @@ pub fn after_move(
         order_id: order.id,
         source: order.source,
         target: order.target,
-        started_at_ms: ended.started_at_ms,
-        ended_at_ms: ended.ended_at_ms,
+        // By our clock: agents' clocks must not decide how long their hosts settle.
+        started_at_ms: now_ms.saturating_sub(took_ms.max(0)),
+        ended_at_ms: now_ms,
         state: ended.state.clone(),
         trigger: order.trigger,
         reason: order.reason,
@@ -49,20 +53,25 @@ pub fn after_move(
 }
 
 fn rest_after(record: &v1::GuestRecord, cooldown: Duration, now_ms: i64) -> Duration {
-    let since = now_ms - millis(REPEAT_WINDOW);
-    let repeats = record
-        .moves
-        .iter()
-        .filter(|m| m.ended_at_ms >= since)
-        .count();
+    let since = now_ms.saturating_sub(millis(REPEAT_WINDOW));
+    let recent = record.moves.iter().filter(|m| m.ended_at_ms >= since);
+    let repeats = recent.filter(|m| has_strained(m)).count();
     let doublings = u32::try_from(repeats.saturating_sub(1))
         .unwrap_or(u32::MAX)
         .min(MOST_DOUBLINGS);
     cooldown.saturating_mul(1 << doublings)
 }
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+/// Whether a move was more than an order that nobody took up.
+fn has_strained(record: &v1::MoveRecord) -> bool {
+    let state = record
+        .state
+        .as_ref()
+        .and_then(|state| MigrationState::try_from(state).ok());
+    !matches!(
+        state.and_then(|state| state.outcome()),
+        Some(Outcome::Refused(_))
+    )
 }
 
 /// A journal for an order that never got one: withdrawn before any agent took it up.
@@ -86,8 +95,6 @@ pub fn never_started(
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_types::Outcome;
-
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -112,6 +119,30 @@ mod tests {
         let later = 3 * 24 * 3_600_000;
         let next = after_move(record.as_ref(), &ended(later), MINUTE, later);
         assert_eq!(next.cooldown_until_ms - later, 60_000);
+    }
+
+    #[test]
+    fn refusals_rest_but_do_not_double() {
+        let order = v1::Order::default();
+        let state = MigrationState::Ended(Outcome::Refused(evenkeel_types::Refusal::NoMemory));
+        let mut record = None;
+        for now in 0..6 {
+            let refused = never_started(&order, state, "", now);
+            let next = after_move(record.as_ref(), &refused, MINUTE, now);
+            assert_eq!(next.cooldown_until_ms - now, 60_000);
+            record = Some(next);
+        }
+    }
+
+    #[test]
+    fn the_leaders_clock_says_when_a_move_ended() {
+        let mut journal = ended(9_000_000);
+        journal.started_at_ms = 9_000_000 - 4_000;
+        let record = after_move(None, &journal, MINUTE, 50_000);
+        assert_eq!(
+            (record.moves[0].started_at_ms, record.moves[0].ended_at_ms),
+            (46_000, 50_000)
+        );
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::Mode;
+use evenkeel_planner::{HostState, Mode, Snapshot};
 use evenkeel_types::{MigrationState, Outcome};
 
+use super::millis;
 use super::policy::ActivePolicy;
 use crate::observe::Fleet;
 
@@ -35,9 +36,11 @@ pub enum Hold {
     BrokenPolicy(String),
     /// etcd has not been read yet.
     NotReady,
-    /// Too many hosts are silent at once.
+    /// The picture contradicts itself, so that nothing can be planned from it.
+    BadPicture(String),
+    /// Too many hosts are silent, stale or without libvirt at once.
     HostsMissing {
-        /// Silent ones.
+        /// Those.
         missing: usize,
         /// Known ones.
         known: usize,
@@ -63,6 +66,7 @@ impl Hold {
             Self::Paused { .. } => "paused",
             Self::BrokenPolicy(_) => "broken_policy",
             Self::NotReady => "not_ready",
+            Self::BadPicture(_) => "bad_picture",
             Self::HostsMissing { .. } => "hosts_missing",
             Self::Failures { .. } => "failures",
             Self::WarmingUp { .. } => "warming_up",
@@ -70,11 +74,12 @@ impl Hold {
     }
 
     /// Every name, for metrics that must exist before they happen.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 8] = [
         "mode",
         "paused",
         "broken_policy",
         "not_ready",
+        "bad_picture",
         "hosts_missing",
         "failures",
         "warming_up",
@@ -98,8 +103,12 @@ impl fmt::Display for Hold {
             }
             Self::BrokenPolicy(fault) => write!(f, "the policy in etcd is broken: {fault}"),
             Self::NotReady => write!(f, "etcd has not been read yet"),
+            Self::BadPicture(fault) => write!(f, "the fleet cannot be understood: {fault}"),
             Self::HostsMissing { missing, known } => {
-                write!(f, "{missing} of {known} hosts are silent")
+                write!(
+                    f,
+                    "{missing} of {known} hosts are silent, stale or without libvirt"
+                )
             }
             Self::Failures { count } => {
                 write!(
@@ -128,13 +137,26 @@ pub fn pause_in_force(fleet: &Fleet, now_ms: i64) -> Option<Hold> {
     })
 }
 
+/// What holds are judged from.
+#[derive(Clone, Copy)]
+pub(super) struct Picture<'a> {
+    pub(super) fleet: &'a Fleet,
+    pub(super) active: &'a ActivePolicy,
+    pub(super) snapshot: &'a Snapshot,
+    /// How long this core has seen a complete picture.
+    pub(super) watched: Duration,
+    pub(super) now_ms: i64,
+}
+
 /// Everything that holds automatic moves back; empty: nothing.
-pub(super) fn judge(
-    fleet: &Fleet,
-    active: &ActivePolicy,
-    watched_ms: i64,
-    now_ms: i64,
-) -> Vec<Hold> {
+pub(super) fn judge(picture: Picture<'_>) -> Vec<Hold> {
+    let Picture {
+        fleet,
+        active,
+        snapshot,
+        watched,
+        now_ms,
+    } = picture;
     let mut holds = vec![];
     if !fleet.complete {
         holds.push(Hold::NotReady);
@@ -142,18 +164,22 @@ pub(super) fn judge(
     if active.policy().mode != Mode::Automatic {
         holds.push(Hold::Mode(active.policy().mode));
     }
-    holds.extend(
-        active
-            .fault()
-            .map(|fault| Hold::BrokenPolicy(fault.to_owned())),
-    );
+    let fault = active
+        .fault()
+        .map(|fault| Hold::BrokenPolicy(fault.to_owned()));
+    holds.extend(fault);
     holds.extend(pause_in_force(fleet, now_ms));
-    holds.extend(hosts_missing(fleet));
+    holds.extend(hosts_missing(snapshot));
+    holds.extend(
+        snapshot
+            .validate()
+            .err()
+            .map(|error| Hold::BadPicture(error.to_string())),
+    );
     let failures = recent_failures(fleet, now_ms);
     if failures >= FAILURES {
         holds.push(Hold::Failures { count: failures });
     }
-    let watched = Duration::from_millis(u64::try_from(watched_ms).unwrap_or(0));
     let left = active.policy().control.hold.saturating_sub(watched);
     if !left.is_zero() {
         holds.push(Hold::WarmingUp { left });
@@ -161,20 +187,21 @@ pub(super) fn judge(
     holds
 }
 
-fn hosts_missing(fleet: &Fleet) -> Option<Hold> {
-    let known = fleet.hosts.len();
-    let missing = fleet
+/// Hosts that are silent, whose report is old or whose libvirt does not answer are equally unknown.
+fn hosts_missing(snapshot: &Snapshot) -> Option<Hold> {
+    let known = snapshot.hosts.len();
+    let missing = snapshot
         .hosts
-        .keys()
-        .filter(|host| !fleet.reports.contains_key(*host))
+        .iter()
+        .filter(|host| host.state == HostState::Absent)
         .count();
-    let share = f64::from(u32::try_from(missing).unwrap_or(u32::MAX))
-        / f64::from(u32::try_from(known.max(1)).unwrap_or(u32::MAX));
-    (share > MISSING_SHARE).then_some(Hold::HostsMissing { missing, known })
+    let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let too_many = count(missing) > MISSING_SHARE * count(known);
+    too_many.then_some(Hold::HostsMissing { missing, known })
 }
 
 fn recent_failures(fleet: &Fleet, now_ms: i64) -> usize {
-    let since = now_ms - i64::try_from(FAILURE_WINDOW.as_millis()).unwrap_or(0);
+    let since = now_ms.saturating_sub(millis(FAILURE_WINDOW));
     let failed = |state: &MigrationState| matches!(state.outcome(), Some(Outcome::Failed { .. }));
     fleet
         .remembered

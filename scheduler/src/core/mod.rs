@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_planner::estimate::{Estimator, Reading};
-use evenkeel_planner::{FleetLoss, Policy, Snapshot, fleet_loss};
+use evenkeel_planner::{FleetLoss, HostLoss, Plan, Policy, Snapshot, fleet_loss};
 use evenkeel_types::{GuestId, HostName};
 
 use crate::observe::{Fleet, HostReport, RunState};
@@ -31,22 +31,36 @@ pub use holds::Hold;
 pub use pace::Pace;
 pub use policy::ActivePolicy;
 
-/// A host whose guests lose less than this is not hot: half a guest-second in ten seconds is noise of the
-/// measurement (run delay of a host that is merely busy), and no move pays for it within any horizon.
+/// A host whose guests lose less than this is hot only if a plan wants to relieve it: half a guest-second in
+/// ten seconds is noise of the measurement (run delay of a host that is merely busy).
 const HOT_LOSS: f64 = 0.05;
+/// A guest that no host has reported for an hour is forgotten.
+const FORGET_AFTER_MS: i64 = 3_600_000;
 
 /// What the core remembers between cycles. It can be lost at any time: a new leader builds it from reports.
 #[derive(Debug, Clone)]
 pub struct Core {
     estimator: Estimator,
     /// When each host's current report arrived here, by our clock: agents' clocks are not compared.
-    arrivals: BTreeMap<HostName, i64>,
+    arrivals: BTreeMap<HostName, Arrival>,
+    /// Hosts that the newest plan wants to relieve.
+    wanted: BTreeSet<HostName>,
+    /// Age beyond which a report is no evidence.
+    max_report_age: Duration,
     /// Since when each host has been hot without a break.
     hot_since: BTreeMap<HostName, i64>,
     /// Where each guest was seen last, to notice that it moved.
     places: BTreeMap<GuestId, HostName>,
-    /// When this core began to watch.
-    started_ms: i64,
+    /// When this core first saw a complete picture.
+    watching_since_ms: Option<i64>,
+}
+
+/// A report as it was told apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arrival {
+    at_ms: i64,
+    sequence: u64,
+    measured_at_ms: i64,
 }
 
 /// The fleet as it is now, priced.
@@ -69,25 +83,46 @@ pub struct Assessment {
 impl Core {
     /// A core that knows nothing yet.
     #[must_use]
-    pub fn new(policy: &Policy, now_ms: i64) -> Self {
+    pub fn new(policy: &Policy) -> Self {
         Self {
             estimator: Estimator::new(policy.control.window),
             arrivals: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            max_report_age: policy.control.max_report_age,
             hot_since: BTreeMap::new(),
             places: BTreeMap::new(),
-            started_ms: now_ms,
+            watching_since_ms: None,
         }
     }
 
-    /// Takes a host's report that has just arrived.
+    /// Takes a host's report. The same one seen again (a fresh listing of etcd) is no news, and does not
+    /// make an old report young.
     pub fn note(&mut self, host: &HostName, report: &HostReport, now_ms: i64) {
-        self.arrivals.insert(host.clone(), now_ms);
+        let arrival = Arrival {
+            at_ms: now_ms,
+            sequence: report.sequence,
+            measured_at_ms: report.measured_at_ms,
+        };
+        let before = self.arrivals.get(host).copied();
+        let same = |b: Arrival| {
+            (b.sequence, b.measured_at_ms) == (arrival.sequence, arrival.measured_at_ms)
+        };
+        if before.is_some_and(same) {
+            return;
+        }
+        let gap = before.map_or(Duration::ZERO, |b| elapsed(b.at_ms, now_ms));
+        self.arrivals.insert(host.clone(), arrival);
         if !report.libvirt_up {
             return;
         }
         for guest in &report.guests {
-            if guest.state == RunState::Incoming {
+            // What is not executed here says nothing about what it would use.
+            if matches!(guest.state, RunState::Incoming | RunState::ShutOff) {
                 continue;
+            }
+            if gap > self.max_report_age {
+                // Nothing is known of the time in between: the old value must not fill it.
+                self.estimator.forget(guest.id.as_str());
             }
             let before = self.places.insert(guest.id.clone(), host.clone());
             if before.is_some_and(|place| place != *host) {
@@ -108,16 +143,30 @@ impl Core {
     pub fn assess(&mut self, fleet: &Fleet, active: &ActivePolicy, now_ms: i64) -> Assessment {
         let policy = active.policy();
         self.estimator.set_window(policy.control.window);
-        self.forget_the_gone(fleet);
+        self.max_report_age = policy.control.max_report_age;
+        if fleet.complete && self.watching_since_ms.is_none() {
+            self.watching_since_ms = Some(now_ms);
+        }
+        self.forget_the_gone(fleet, now_ms);
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);
-        self.time_hot_spots(&loss, now_ms);
+        self.time_hot_spots(&loss, policy, now_ms);
         let hot_since = self
             .hot_since
             .iter()
             .map(|(host, since)| (host.to_string(), *since))
             .collect();
-        let holds = holds::judge(fleet, active, now_ms - self.started_ms, now_ms);
+        let watched = self
+            .watching_since_ms
+            .map_or(Duration::ZERO, |ms| elapsed(ms, now_ms));
+        let picture = holds::Picture {
+            fleet,
+            active,
+            snapshot: &snapshot,
+            watched,
+            now_ms,
+        };
+        let holds = holds::judge(picture);
         Assessment {
             at_ms: now_ms,
             snapshot,
@@ -131,16 +180,25 @@ impl Core {
     /// Age of a host's current report, by our clock; `None` if none stands.
     #[must_use]
     pub fn report_age(&self, host: &HostName, now_ms: i64) -> Option<Duration> {
-        let arrived = self.arrivals.get(host)?;
-        Some(Duration::from_millis(
-            u64::try_from(now_ms - arrived).unwrap_or(0),
-        ))
+        Some(elapsed(self.arrivals.get(host)?.at_ms, now_ms))
+    }
+
+    /// Remembers which hosts a plan wants to relieve: a plan sees what a threshold does not, and their hold
+    /// time begins with it.
+    pub fn want(&mut self, plan: &Plan) {
+        let relieving = plan
+            .steps
+            .iter()
+            .filter(|step| choose::needs_patience(step.reason));
+        self.wanted = relieving
+            .filter_map(|step| step.from.parse().ok())
+            .collect();
     }
 
     /// When the first hot spot that is not yet old enough will be; `None` if no host is hot.
     #[must_use]
     pub fn next_hold_end(&self, hold: Duration, now_ms: i64) -> Option<i64> {
-        let hold_ms = i64::try_from(hold.as_millis()).unwrap_or(i64::MAX / 4);
+        let hold_ms = millis(hold);
         self.hot_since
             .values()
             .map(|since| since + hold_ms)
@@ -148,20 +206,23 @@ impl Core {
             .min()
     }
 
-    fn time_hot_spots(&mut self, loss: &FleetLoss, now_ms: i64) {
-        let hot: BTreeSet<HostName> = loss
+    fn time_hot_spots(&mut self, loss: &FleetLoss, policy: &Policy, now_ms: i64) {
+        let most = policy.limits.memory_overcommit;
+        let is_hot = |host: &&HostLoss| host.loss >= HOT_LOSS || host.memory_utilisation > most;
+        let mut hot: BTreeSet<HostName> = loss
             .per_host
             .iter()
-            .filter(|host| host.loss >= HOT_LOSS)
+            .filter(is_hot)
             .filter_map(|host| host.name.parse().ok())
             .collect();
+        hot.extend(self.wanted.iter().cloned());
         self.hot_since.retain(|host, _| hot.contains(host));
         for host in hot {
             self.hot_since.entry(host).or_insert(now_ms);
         }
     }
 
-    fn forget_the_gone(&mut self, fleet: &Fleet) {
+    fn forget_the_gone(&mut self, fleet: &Fleet, now_ms: i64) {
         self.arrivals
             .retain(|host, _| fleet.reports.contains_key(host));
         let here: BTreeSet<&str> = fleet
@@ -170,12 +231,23 @@ impl Core {
             .flat_map(|report| report.guests.iter().map(|guest| guest.id.as_str()))
             .collect();
         // A host that is silent for a moment must not cost its guests their history.
-        let any_silent = fleet.hosts.len() > fleet.reports.len();
-        if !any_silent {
-            self.estimator.retain(|guest| here.contains(guest));
-            self.places.retain(|guest, _| here.contains(guest.as_str()));
-        }
+        let long_ago = now_ms.saturating_sub(FORGET_AFTER_MS);
+        self.estimator
+            .retain(|guest, last_ms| last_ms >= long_ago || here.contains(guest));
+        let estimator = &self.estimator;
+        self.places
+            .retain(|guest, _| here.contains(guest.as_str()) || estimator.knows(guest.as_str()));
     }
+}
+
+/// A duration in milliseconds; far below overflow when added to a time.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// Time from `then_ms` to `now_ms`; none when the clock went back.
+fn elapsed(then_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now_ms.saturating_sub(then_ms)).unwrap_or(0))
 }
 
 #[cfg(test)]

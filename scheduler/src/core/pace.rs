@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::choose::{Choice, Postponed};
+use super::millis;
 
 /// The next planning cycle. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ impl Pace {
 
     /// Whether it is time; the next cycle is then one period away.
     pub fn take(&mut self, cycle: Duration, now_ms: i64) -> bool {
+        // A clock that went back must not put the next cycle further away than one period.
+        self.hasten(now_ms.saturating_add(millis(cycle)));
         let due = now_ms >= self.next_ms;
         if due {
             self.next_ms = now_ms.saturating_add(millis(cycle));
@@ -39,10 +42,6 @@ impl Pace {
             }
         }
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
 #[cfg(test)]
@@ -61,5 +60,7 @@ mod tests {
         assert!(!pace.take(cycle, 34_999));
         assert!(pace.take(cycle, 35_000));
         assert!(!pace.take(cycle, 64_999));
+        assert!(!pace.take(cycle, 1_000), "the clock went back");
+        assert!(pace.take(cycle, 31_000));
     }
 }

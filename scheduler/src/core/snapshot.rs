@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_planner::estimate::Reading;
 use evenkeel_planner::{Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot};
+use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
@@ -60,7 +61,7 @@ pub(super) fn build(
             snapshot.guests.push(picture.guest(host, reading, name));
         }
     }
-    snapshot.in_flight = in_flight(fleet, &names);
+    add_flights(fleet, &names, &mut snapshot);
     (snapshot, ids)
 }
 
@@ -223,23 +224,46 @@ fn pressure(report: &HostReport) -> Pressure {
     }
 }
 
-/// Guests that are being moved: they count on both hosts, and nothing else is ordered for them.
-fn in_flight(fleet: &Fleet, names: &BTreeMap<(&HostName, &GuestId), String>) -> Vec<InFlight> {
+/// Adds the guests that are being moved: they count on both hosts, and nothing else is ordered for them. One
+/// whose source is silent stands in for itself, so that the target's memory stays reserved.
+fn add_flights(
+    fleet: &Fleet,
+    names: &BTreeMap<(&HostName, &GuestId), String>,
+    snapshot: &mut Snapshot,
+) {
     let mut moving = BTreeSet::new();
-    let mut flights = vec![];
     for order in fleet.open_migrations().values() {
         let known =
             fleet.hosts.contains_key(&order.source) && fleet.hosts.contains_key(&order.target);
-        let name = names
+        if !known || !moving.insert(order.guest.clone()) {
+            continue;
+        }
+        let reported = names
             .get(&(&order.source, &order.guest))
             .or_else(|| names.get(&(&order.target, &order.guest)));
-        if let (true, Some(name)) = (known && moving.insert(order.guest.clone()), name) {
-            flights.push(InFlight {
-                guest: name.clone(),
-                from: order.source.to_string(),
-                to: order.target.to_string(),
-            });
-        }
+        let name = reported.cloned().unwrap_or_else(|| {
+            let stand_in = stand_in(order);
+            let name = stand_in.name.clone();
+            snapshot.guests.push(stand_in);
+            name
+        });
+        snapshot.in_flight.push(InFlight {
+            guest: name,
+            from: order.source.to_string(),
+            to: order.target.to_string(),
+        });
     }
-    flights
+}
+
+/// A guest that no host reports while it is being moved, by what its order says.
+fn stand_in(order: &Order) -> Guest {
+    Guest {
+        name: format!("{}/{}", order.source, order.message.guest_name),
+        uuid: Some(order.guest.to_string()),
+        host: order.source.to_string(),
+        memory_mib: order.message.memory_mib,
+        movable: false,
+        unmovable_reason: Some("stale_data".to_owned()),
+        ..Guest::default()
+    }
 }

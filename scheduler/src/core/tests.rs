@@ -99,7 +99,7 @@ impl Bench {
         }
         let busy = (1..=8).map(|n| reading(n, 0.5, 0.6)).collect();
         fleet.reports.insert(host("h1"), report(busy));
-        let core = Core::new(active.policy(), 0);
+        let core = Core::new(active.policy());
         Self {
             fleet,
             core,
@@ -112,7 +112,8 @@ impl Bench {
     fn pass(&mut self, seconds: i64) -> Assessment {
         for _ in 0..seconds {
             self.now_ms += 1000;
-            for (host, report) in &self.fleet.reports {
+            for (host, report) in &mut self.fleet.reports {
+                report.sequence += 1;
                 self.core.note(host, report, self.now_ms);
             }
             self.core.assess(&self.fleet, &self.active, self.now_ms);
@@ -340,4 +341,79 @@ fn the_same_inputs_give_the_same_decisions() {
         bench.choose().0.to_json()
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_rule_about_a_name_holds_when_the_name_stands_on_two_hosts() {
+    let mut bench = Bench::hot();
+    let text = "schema = 1\nmode = \"automatic\"\n[control]\nhold = \"30s\"\nwindow = \"20s\"\n\
+                [opt_out.keep]\nguests = [\"g*\"]\n";
+    let record = v1::PolicyRecord {
+        text: text.into(),
+        revision: 2,
+        ..Default::default()
+    };
+    bench.active = bench.active.follow(Some(&(record, 2)));
+    assert_eq!(bench.active.fault(), None);
+    let namesake = |n: u32| GuestReading {
+        id: id(n + 100),
+        state: RunState::ShutOff,
+        ..reading(n, 0.0, 0.0)
+    };
+    bench
+        .fleet
+        .reports
+        .insert(host("h2"), report((1..=8).map(namesake).collect()));
+    let assessment = bench.pass(40);
+    assert!(assessment.snapshot.guest("h1/g1").is_some());
+    assert!(bench.choose().0.steps.is_empty());
+}
+
+#[test]
+fn after_a_gap_nothing_moves_on_what_was_before_it() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    bench.now_ms += 600_000;
+    let calm = (1..=8).map(|n| reading(n, 0.1, 0.0)).collect();
+    bench.fleet.reports.insert(host("h1"), report(calm));
+    let assessment = bench.pass(35);
+    assert!(assessment.loss.total < HOT_LOSS, "{:?}", assessment.loss);
+    assert!(bench.choose().1.start.is_empty());
+}
+
+#[test]
+fn the_same_report_listed_again_does_not_become_young() {
+    let mut bench = Bench::hot();
+    bench.pass(5);
+    let report = bench.fleet.reports[&host("h1")].clone();
+    bench.core.note(&host("h1"), &report, bench.now_ms + 90_000);
+    let age = bench.core.report_age(&host("h1"), bench.now_ms + 90_000);
+    assert_eq!(age, Some(Duration::from_secs(90)));
+}
+
+#[test]
+fn a_fleet_of_stale_reports_holds_and_says_so() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    bench.now_ms += 600_000;
+    let assessment = bench.core.assess(&bench.fleet, &bench.active, bench.now_ms);
+    let names: Vec<&str> = assessment.holds.iter().map(Hold::as_str).collect();
+    assert_eq!(names, ["hosts_missing"]);
+}
+
+#[test]
+fn memory_above_its_limit_is_relieved_although_nothing_waits() {
+    let mut bench = Bench::hot();
+    let idle = |n| GuestReading {
+        memory_mib: 4096,
+        memory_used_mib: Some(256),
+        ..reading(n, 0.05, 0.0)
+    };
+    bench
+        .fleet
+        .reports
+        .insert(host("h1"), report((1..=5).map(idle).collect()));
+    bench.pass(40);
+    let (plan, choice) = bench.choose();
+    assert!(!choice.start.is_empty(), "{plan:?} {:?}", choice.postponed);
 }

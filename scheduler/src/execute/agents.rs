@@ -12,6 +12,9 @@ use tonic::transport::Channel;
 /// An agent acknowledges an order (its journal written) within this time or is taken for unreachable.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 
+/// A cancel is answered within this time, which leaves the API time to answer its own caller.
+const CANCEL: Duration = Duration::from_secs(4);
+
 /// What came of handing an order to its source agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
@@ -107,10 +110,10 @@ pub async fn cancel(
     mut client: AgentServiceClient<Channel>,
     request: v1::CancelRequest,
 ) -> Result<v1::CancelReply, tonic::Status> {
-    match tokio::time::timeout(ACKNOWLEDGE, client.cancel(request)).await {
+    match tokio::time::timeout(CANCEL, client.cancel(request)).await {
         Ok(reply) => reply.map(tonic::Response::into_inner),
         Err(_) => Err(tonic::Status::unavailable(format!(
-            "no answer in {ACKNOWLEDGE:?}"
+            "no answer in {CANCEL:?}"
         ))),
     }
 }

@@ -105,7 +105,7 @@ impl Orders {
         Self { store, keys }
     }
 
-    /// Puts an order in place, if the guest has none.
+    /// Puts an order in place, if the guest has none; returns it with its revision.
     ///
     /// # Errors
     /// When it was not created, or when that is not known (then it is adopted or withdrawn later).
@@ -114,12 +114,12 @@ impl Orders {
         mandate: &Mandate,
         mut order: v1::Order,
         guest: &GuestId,
-    ) -> Result<v1::Order, CommitError> {
+    ) -> Result<(v1::Order, i64), CommitError> {
         order.epoch = mandate.epoch.0;
         let key = self.keys.order(guest);
         let write = guard::put(&key, &order);
-        commit(&self.store, mandate, vec![guard::absent(&key)], vec![write]).await?;
-        Ok(order)
+        let revision = commit(&self.store, mandate, vec![guard::absent(&key)], vec![write]).await?;
+        Ok((order, revision))
     }
 
     /// Remembers how a migration ended and removes its order.

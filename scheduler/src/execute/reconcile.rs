@@ -65,7 +65,8 @@ pub fn reconcile(
     if let Some(refusal) = delivered.refused {
         return OrderAction::Withdraw(refusal);
     }
-    let since = |then: i64| Duration::from_millis(u64::try_from(now_ms - then).unwrap_or(0));
+    let since =
+        |then: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(then)).unwrap_or(0));
     if since(entry.order.message.created_at_ms) >= UNTAKEN {
         return OrderAction::Withdraw(Refusal::SourceUnreachable);
     }

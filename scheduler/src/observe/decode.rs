@@ -1,6 +1,8 @@
 //! From messages to typed values. What comes from etcd is foreign data: values that cannot be true
 //! (NaN, negative, a thousand cores per vCPU) make the whole value unusable, by name.
 
+use std::collections::BTreeSet;
+
 use evenkeel_daemon::Entry;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
@@ -17,6 +19,8 @@ const MOST_CORES: f64 = 65_536.0;
 const MOST_RATE: f64 = 10_000_000.0;
 /// More memory than any host has: 1 EiB in MiB.
 const MOST_MIB: u64 = 1 << 40;
+/// Basis points in one: no share of time is more.
+const BASIS_POINTS: u32 = 10_000;
 /// More guests than a host can have.
 const MOST_GUESTS: usize = 10_000;
 
@@ -74,17 +78,42 @@ pub(super) fn report(host: &HostName, entry: &Entry) -> Result<HostReport, Strin
     if m.guests.len() > MOST_GUESTS {
         return Err(format!("{} guests", m.guests.len()));
     }
+    let mut ids = BTreeSet::new();
+    if let Some(twice) = m
+        .guests
+        .iter()
+        .find(|guest| !ids.insert(guest.uuid.as_str()))
+    {
+        return Err(format!("guest {} stands in it twice", twice.uuid));
+    }
     Ok(HostReport {
         sequence: m.sequence,
         measured_at_ms: m.measured_at_ms,
         libvirt_up: m.libvirt_up,
         guests_cpu_cores: within("guests_cpu_cores", m.guests_cpu_cores, MOST_CORES)?,
         host_cpu_cores: within("host_cpu_cores", m.host_cpu_cores, MOST_CORES)?,
-        pressure: m.pressure.unwrap_or_default(),
+        pressure: pressure(m.pressure.unwrap_or_default())?,
         guests: m.guests.into_iter().map(guest).collect::<Result<_, _>>()?,
         migrations_running: m.migrations_running,
         troubles: m.troubles,
     })
+}
+
+fn pressure(p: v1::Pressure) -> Result<v1::Pressure, String> {
+    let shares = [
+        p.cpu_some_bp,
+        p.cpu_full_bp,
+        p.memory_some_bp,
+        p.memory_full_bp,
+        p.io_some_bp,
+        p.io_full_bp,
+    ];
+    match shares.into_iter().find(|share| *share > BASIS_POINTS) {
+        Some(share) => Err(format!(
+            "a pressure is {share} basis points, expected 0 to 10000"
+        )),
+        None => Ok(p),
+    }
 }
 
 fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
@@ -92,6 +121,9 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
         .uuid
         .parse()
         .map_err(|e| format!("guest {:?}: {e}", m.name))?;
+    if m.name.is_empty() {
+        return Err(format!("guest {id} has no name"));
+    }
     let named = |error: String| format!("guest {}: {error}", m.name);
     let state = match m.state() {
         v1::GuestState::Running => RunState::Running,
@@ -112,7 +144,7 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
         cpu_limit_cores: if limit > 0.0 { limit.min(vcpus) } else { vcpus },
         memory_mib: mib("memory_mib", m.memory_mib).map_err(named)?,
         memory_rss_mib: mib("memory_rss_mib", m.memory_rss_mib).map_err(named)?,
-        memory_used_mib: (m.memory_used_mib > 0).then_some(m.memory_used_mib),
+        memory_used_mib: (m.memory_used_mib > 0).then_some(m.memory_used_mib.min(m.memory_mib)),
         dirty_rate_mib_s: known_rate("dirty_rate_mib_s", m.dirty_rate_mib_s).map_err(named)?,
         local_disk_mib: mib("local_disk_mib", m.local_disk_mib).map_err(named)?,
         during_migration: m.during_migration,
