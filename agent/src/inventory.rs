@@ -77,11 +77,11 @@ pub async fn publish<H: Hypervisor>(
     let mut events = calls.hypervisor().events();
     let mut backoff = Backoff::default();
     let key = keys.inventory(&config.host);
-    let mut told = false;
+    let mut failures = 0_u32;
     loop {
         let wait = match look(&config, &calls).await {
             Ok(fresh) => {
-                told = false;
+                failures = 0;
                 own.send_if_modified(|was| {
                     let changed = *was != fresh;
                     if changed {
@@ -93,7 +93,9 @@ pub async fn publish<H: Hypervisor>(
                 put_if_changed(&store, &key, &fresh).await
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                failures = failures.saturating_add(1);
+                // The first may only mean that we are quicker than the connection.
+                if failures == 2 {
                     tracing::warn!(%error, "the hypervisor does not say what this host is");
                 }
                 None

@@ -209,7 +209,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
             Err((reason, detail)) => {
                 self.figures.refused(*reason);
                 tracing::warn!(
-                    order = %order.id, guest = %order.guest, target = %order.target,
+                    order = %order.id, guest = %order.guest, to = %order.target,
                     epoch = %order.epoch, %reason, detail, "order refused"
                 );
             }
@@ -217,7 +217,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         let stored = outcome?;
         tracing::info!(
             order = %order.id, guest = %order.guest, name = order.message.guest_name,
-            target = %order.target, epoch = %order.epoch, trigger = order.message.trigger,
+            to = %order.target, epoch = %order.epoch, trigger = order.message.trigger,
             why = order.message.why, by = order.message.by, "order admitted"
         );
         Ok(self.spawn(order, stored, MigrationState::Ordered, Event::Admitted))
@@ -269,7 +269,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         }
         let job_running = copy::job_stands(&self.calls, &order.guest).await;
         tracing::warn!(
-            order = %order.id, guest = %order.guest, target = %order.target,
+            order = %order.id, guest = %order.guest, to = %order.target,
             state = state.as_str(), job_running, "migration adopted"
         );
         self.spawn(order, stored, state, Event::Adopted { job_running });

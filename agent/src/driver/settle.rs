@@ -149,22 +149,11 @@ async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
         trouble(there.err())
     );
     log_answer(order, place, &words);
-    (place, open_words(place, words))
+    (place, words)
 }
 
 fn said(presence: Option<Presence>) -> &'static str {
     presence.map_or("no answer", Presence::as_str)
-}
-
-/// Words worth keeping in the journal: only where the place needs a person's attention.
-fn open_words(place: Whereabouts, words: String) -> String {
-    match place {
-        Whereabouts::Both | Whereabouts::Nowhere => words,
-        Whereabouts::Source
-        | Whereabouts::Target
-        | Whereabouts::Unsettled
-        | Whereabouts::Unanswered => String::new(),
-    }
 }
 
 fn log_answer(order: &Order, place: Whereabouts, words: &str) {
@@ -198,6 +187,6 @@ pub(super) fn release<H: Hypervisor, R: Records, P: Peers>(
             }
             tokio::time::sleep(backoff.next_wait()).await;
         }
-        tracing::debug!(order = %order.id, target = %order.target, "release not heard; it expires");
+        tracing::debug!(order = %order.id, to = %order.target, "release not heard; it expires");
     });
 }

@@ -123,8 +123,12 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     async fn take(&mut self, signal: Signal, events: &mut Events) {
         match signal {
-            Signal::Happened(Event::Asked(place), words) => {
+            Signal::Happened(Event::Asked(place), said) => {
                 let event = self.asker.answer(&self.state, place);
+                // Kept where a person must look; otherwise the outcome says it all.
+                let needs_a_person = event == Event::GaveUp
+                    || matches!(place, Whereabouts::Both | Whereabouts::Nowhere);
+                let words = if needs_a_person { said } else { String::new() };
                 self.feed(event, words, events).await;
             }
             Signal::Happened(event, words) => self.feed(event, words, events).await,
@@ -180,16 +184,35 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             self.journal.ended_at_ms = unix_ms();
             self.log_end(outcome);
         } else {
-            let (order, guest) = (&self.order.id, &self.order.guest);
-            tracing::info!(%order, %guest, was, now = next.as_str(), "migration goes on");
+            self.log_step(was);
         }
         self.show();
+    }
+
+    fn log_step(&self, was: &str) {
+        let (order, guest, to) = (&self.order.id, &self.order.guest, &self.order.target);
+        match self.state {
+            MigrationState::Unknown { last, .. } if was != self.state.as_str() => {
+                let detail = &self.journal.detail;
+                tracing::error!(%order, %guest, %to, %last, detail,
+                    "nobody knows where the guest is; it is left alone and asked about");
+            }
+            state if was != state.as_str() => {
+                tracing::info!(%order, %guest, was, now = state.as_str(), "migration goes on");
+            }
+            MigrationState::Ordered
+            | MigrationState::Preparing
+            | MigrationState::Running(_)
+            | MigrationState::Switching(_)
+            | MigrationState::Unknown { .. }
+            | MigrationState::Ended(_) => {}
+        }
     }
 
     fn log_end(&self, outcome: Outcome) {
         let progress = self.journal.progress.unwrap_or_default();
         tracing::info!(
-            order = %self.order.id, guest = %self.order.guest, target = %self.order.target,
+            order = %self.order.id, guest = %self.order.guest, to = %self.order.target,
             %outcome, seconds = seconds_between(&self.journal),
             transferred_bytes = progress.transferred_bytes, downtime_ms = progress.downtime_ms,
             detail = self.journal.detail, "migration is over"
