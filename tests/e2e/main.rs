@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod abort;
 mod configuration;
 mod demo;
 mod identity;

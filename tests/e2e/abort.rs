@@ -1,0 +1,120 @@
+//! A copy that is under way is stopped: by an operator, or by its deadline. The guest stays where it was.
+
+use std::time::Duration;
+
+use evenkeel_proto::v1::{self, MigrationPhase};
+use evenkeel_tests::etcd::{guest_id, keys};
+use evenkeel_tests::network::Caller;
+use evenkeel_tests::schedulers::{ask, phase_of};
+use evenkeel_tests::{Lab, LabOptions, until};
+
+use crate::{END, begin_slow_migration};
+
+#[test]
+fn an_operator_cancels_a_copy_and_the_guest_may_move_again() {
+    let lab = Lab::up(&LabOptions::default());
+    let order = begin_slow_migration(&lab, "g", "h1", "h2");
+    assert!(reserved_bytes(&lab, "h2") > 0, "the target holds memory");
+    let leader = lab.some_leader();
+    let request = v1::CancelMigrationRequest {
+        id: order.id.clone(),
+        reason: "test".to_owned(),
+        dry_run: false,
+    };
+    let cancelled = lab.inside(|| async {
+        let mut client = lab.scheduler(Caller::Operator, &leader);
+        client.cancel_migration(ask(request)).await
+    });
+    cancelled.expect("the leader takes the cancel");
+    let migration = lab.wait_for_end(&order.id, Duration::from_secs(15));
+    assert_eq!(
+        phase_of(&migration),
+        MigrationPhase::Cancelled,
+        "{migration:?}"
+    );
+    lab.assert_lives_on("g", "h1");
+    until("the memory to be free", Duration::from_secs(5), || {
+        reserved_bytes(&lab, "h2") == 0
+    });
+    lab.full_speed("h1");
+    let again = lab.migrate(Caller::Operator, &leader, "g", "h2");
+    let again = again.expect("a cancelled move does not forbid the next");
+    let migration = lab.wait_for_end(&again.id, END);
+    assert_eq!(phase_of(&migration), MigrationPhase::Done, "{migration:?}");
+    lab.assert_lives_on("g", "h2");
+}
+
+#[test]
+fn no_copy_goes_on_past_its_deadline() {
+    let lab = Lab::up(&LabOptions::default());
+    lab.add_slow_guest("h1", "g");
+    lab.wait_for_guest("g");
+    let (leader_key, epoch, _) = lab.leader_key().expect("a leader");
+    let now = evenkeel_daemon::unix_ms();
+    let order = v1::Order {
+        id: evenkeel_types::OrderId::from_random(11).to_string(),
+        guest_uuid: lab.uuid("g"),
+        guest_name: "g".to_owned(),
+        source: "h1".to_owned(),
+        target: "h2".to_owned(),
+        options: Some(v1::MoveOptions {
+            kind: v1::MoveKind::Live.into(),
+            downtime_limit_ms: 300,
+            ..Default::default()
+        }),
+        created_at_ms: now,
+        deadline_ms: now + 5_000,
+        epoch,
+        trigger: "manual".to_owned(),
+        memory_mib: 96,
+        ..Default::default()
+    };
+    let phases = lab.inside(|| async {
+        let key = keys().order(&guest_id(&order.guest_uuid));
+        let store = lab.store(Caller::Operator).await;
+        store.put(&key, &order, None).await.expect("etcd takes it");
+        follow(&lab, &order, &leader_key).await
+    });
+    let last = phases.last().expect("an end");
+    assert_eq!(last.phase(), MigrationPhase::Failed, "{phases:?}");
+    assert_eq!(
+        (last.reason.as_str(), last.whereabouts.as_str()),
+        ("deadline", "source")
+    );
+    assert!(
+        phases.iter().any(|p| p.phase() == MigrationPhase::Running),
+        "it was under way: {phases:?}"
+    );
+    let late = evenkeel_daemon::unix_ms() - order.deadline_ms;
+    assert!((0..5_000).contains(&late), "ended {late} ms after it");
+    lab.assert_lives_on("g", "h1");
+}
+
+/// Sends an order straight to its source and follows it to its end.
+async fn follow(lab: &Lab, order: &v1::Order, leader_key: &str) -> Vec<v1::MigrationState> {
+    let request = v1::MigrateRequest {
+        order: Some(order.clone()),
+        leader_key: leader_key.to_owned(),
+    };
+    let mut agent = lab.agent(Caller::Scheduler("s1"), &order.source);
+    let answers = agent.migrate(ask(request)).await;
+    let mut answers = answers.expect("the agent takes it").into_inner();
+    let mut phases = vec![];
+    while let Ok(Some(update)) = answers.message().await {
+        phases.push(update.state.unwrap_or_default());
+    }
+    phases
+}
+
+/// Memory that a host has promised to guests on their way to it.
+fn reserved_bytes(lab: &Lab, host: &str) -> u64 {
+    let number: u8 = host[1..].parse().expect("a host: h1, h2 …");
+    let address = format!("10.90.0.{}:9641", 10 + number);
+    let text = lab.http_get(&address, "/metrics");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("evenkeel_agent_reserved_bytes"))
+        .expect("the metric");
+    let value = line.rsplit(' ').next().and_then(|v| v.parse::<u64>().ok());
+    value.expect("a number")
+}
