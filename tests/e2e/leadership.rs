@@ -6,6 +6,7 @@ use etcd_client::TxnOp;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::MigrationPhase;
 use evenkeel_scheduler::lease::{CommitError, Mandate, commit};
+use evenkeel_tests::etcd::{guest_id, keys};
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::ask;
 use evenkeel_tests::{Lab, LabOptions, tell, until, wait_for};
@@ -41,26 +42,18 @@ fn a_killed_leaders_migration_is_adopted_and_completes_once() {
 fn a_deposed_leader_is_refused_by_agents_and_by_etcd() {
     let lab = Lab::up(&LabOptions::default());
     lab.add_guest("h1", "g", &[]);
+    lab.add_guest("h1", "stale", &[]);
     lab.wait_for_guest("g");
     let leader = lab.some_leader();
     let (old_key, old_epoch, info) = lab.leader_key().expect("a leader");
     assert_eq!(info.name, leader);
 
     lab.fault(&["scheduler", &leader, "stop"]);
-    let (new_key, new_epoch) = wait_for("another to lead", TAKEOVER, || {
-        let (key, epoch, _) = lab.leader_key()?;
-        (epoch > old_epoch).then_some((key, epoch))
-    });
+    let (key, _) = wait_for("another to lead", TAKEOVER, || newer(&lab, old_epoch));
+    the_agent_refuses_its_order(&lab, &leader, old_epoch, &[&old_key, &key]);
 
-    let stale = order_by_hand(&lab, old_epoch);
-    for key in [&old_key, &new_key] {
-        let (phase, reason) = send_order(&lab, &stale, key);
-        assert_eq!(
-            (phase, reason.as_str()),
-            (MigrationPhase::Refused, "stale_epoch"),
-            "an order of epoch {old_epoch} under {key}, now that {new_epoch} leads"
-        );
-    }
+    wait_for("another to lead again", TAKEOVER, || lab.leader());
+    let (new_key, new_epoch) = newer(&lab, old_epoch).expect("a newer leader");
     etcd_fences(&lab, (&old_key, old_epoch), (&new_key, new_epoch));
 
     lab.fault(&["scheduler", &leader, "cont"]);
@@ -77,16 +70,48 @@ fn a_deposed_leader_is_refused_by_agents_and_by_etcd() {
     assert_eq!(asked.epoch, new_epoch, "the order that it passed on");
     let migration = lab.wait_for_end(&asked.id, END);
     assert_done_once(&lab, &migration, "g");
-    let epochs: Vec<i64> = lab.orders_ever().iter().map(|order| order.epoch).collect();
-    assert_eq!(epochs, [new_epoch], "epochs of all orders, ever");
+}
+
+/// Key and epoch that lead, if they are newer than that.
+fn newer(lab: &Lab, epoch: i64) -> Option<(String, i64)> {
+    let (key, leading, _) = lab.leader_key()?;
+    (leading > epoch).then_some((key, leading))
+}
+
+/// The order even stands in etcd, as if it had been put there in time: the other schedulers are frozen for a
+/// moment, so that they do not tidy it away.
+fn the_agent_refuses_its_order(lab: &Lab, deposed: &str, epoch: i64, leader_keys: &[&str]) {
+    let stale = order_by_hand(lab, epoch);
+    let key = keys().order(&guest_id(&stale.guest_uuid));
+    let others = || ["s1", "s2", "s3"].into_iter().filter(|s| *s != deposed);
+    others().for_each(|other| lab.fault(&["scheduler", other, "stop"]));
+    lab.inside(|| async {
+        let store = lab.store(Caller::Operator).await;
+        store.put(&key, &stale, None).await.unwrap();
+    });
+    for leader_key in leader_keys {
+        let (phase, reason) = send_order(lab, &stale, leader_key);
+        assert_eq!(
+            (phase, reason.as_str()),
+            (MigrationPhase::Refused, "stale_epoch"),
+            "an order of epoch {epoch} under {leader_key}"
+        );
+    }
+    assert_eq!(lab.journal("h1", &stale.guest_uuid), None, "nothing began");
+    lab.inside(|| async {
+        let store = lab.store(Caller::Operator).await;
+        store.delete(&key).await.unwrap();
+    });
+    others().for_each(|other| lab.fault(&["scheduler", other, "cont"]));
+    lab.assert_lives_on("stale", "h1");
 }
 
 fn order_by_hand(lab: &Lab, epoch: i64) -> v1::Order {
     let now = evenkeel_daemon::unix_ms();
     v1::Order {
         id: evenkeel_types::OrderId::from_random(7).to_string(),
-        guest_uuid: lab.uuid("g"),
-        guest_name: "g".to_owned(),
+        guest_uuid: lab.uuid("stale"),
+        guest_name: "stale".to_owned(),
         source: "h1".to_owned(),
         target: "h2".to_owned(),
         options: Some(v1::MoveOptions {

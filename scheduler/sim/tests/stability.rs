@@ -1,6 +1,9 @@
 //! Facts about the loop over minutes and hours of virtual time. The seed of a failing case is in its message.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, in a crate that is nothing else")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, in a crate that is nothing else"
+)]
 
 use evenkeel_sim::{Outcome, SimGuest, SimHost, Simulation, World};
 use evenkeel_types::HostName;
