@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::time::Duration;
 
 use evenkeel_proto::identity::{TlsFiles, TlsPem};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -14,6 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Lab;
+
+/// Nothing that is asked takes longer; what is watched is a migration.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Who calls: the certificate of that role and name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,8 @@ impl Lab {
                 .enable_all()
                 .build()
                 .expect("a runtime")
-                .block_on(work())
+                .block_on(async { tokio::time::timeout(LONGEST, work()).await })
+                .expect("an end to what was asked inside the lab's network")
         };
         std::thread::scope(|scope| match scope.spawn(run).join() {
             Ok(value) => value,

@@ -7,7 +7,7 @@ use evenkeel_proto::v1::MigrationPhase;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use crate::network::Caller;
 use crate::{Lab, wait_for};
@@ -17,12 +17,36 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Agents and leader have found one another within this time, also on a busy machine.
 const PICTURE: Duration = Duration::from_secs(45);
 
-/// A request with a deadline.
+/// Whether somebody leads is asked of all in turn; a frozen one must not take the others' time.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// A request with a deadline, for the other side to know.
 #[must_use]
 pub fn ask<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ANSWER);
     request
+}
+
+/// The answer to a call, in time: a request's own deadline does not cover the handshake before it, in which a
+/// frozen process keeps its callers waiting.
+///
+/// # Errors
+/// What the other side said, or that it said nothing.
+pub async fn answer<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    within(ANSWER, call).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::unavailable("no answer in time")),
+    }
 }
 
 impl Lab {
@@ -49,8 +73,8 @@ impl Lab {
     pub fn status(&self, name: &str) -> Option<v1::Status> {
         self.inside(|| async {
             let mut client = self.scheduler(Caller::Operator, name);
-            let answer = client.get_status(ask(v1::GetStatusRequest {})).await;
-            answer.ok().map(tonic::Response::into_inner)
+            let call = client.get_status(ask(v1::GetStatusRequest {}));
+            within(GLANCE, call).await.ok()
         })
     }
 
@@ -100,8 +124,8 @@ impl Lab {
     pub fn guest_views(&self, scheduler: &str) -> Vec<v1::GuestView> {
         self.inside(|| async {
             let mut client = self.scheduler(Caller::Operator, scheduler);
-            let answer = client.list_guests(ask(v1::ListGuestsRequest {})).await;
-            answer.map_or_else(|_| vec![], |a| a.into_inner().guests)
+            let call = client.list_guests(ask(v1::ListGuestsRequest {}));
+            answer(call).await.map_or_else(|_| vec![], |a| a.guests)
         })
     }
 
@@ -112,8 +136,8 @@ impl Lab {
         self.inside(|| async {
             let mut client = self.scheduler(Caller::Operator, &leader);
             let all = v1::ListMigrationsRequest { open_only: false };
-            let answer = client.list_migrations(ask(all)).await;
-            answer.map_or_else(|_| vec![], |a| a.into_inner().migrations)
+            let call = client.list_migrations(ask(all));
+            answer(call).await.map_or_else(|_| vec![], |a| a.migrations)
         })
     }
 
@@ -129,8 +153,8 @@ impl Lab {
                 dry_run: false,
             };
             let mut client = self.scheduler(caller, scheduler);
-            let answer = client.set_mode(ask(request)).await;
-            answer.map(|a| a.into_inner().policy_revision)
+            let call = client.set_mode(ask(request));
+            answer(call).await.map(|a| a.policy_revision)
         })
     }
 
@@ -148,8 +172,8 @@ impl Lab {
                 expected_revision,
             };
             let mut client = self.scheduler(Caller::Operator, &leader);
-            let answer = client.apply_policy(ask(request)).await;
-            answer.map(|a| a.into_inner().policy_revision)
+            let call = client.apply_policy(ask(request));
+            answer(call).await.map(|a| a.policy_revision)
         })
     }
 
@@ -172,8 +196,8 @@ impl Lab {
                 ..Default::default()
             };
             let mut client = self.scheduler(caller, scheduler);
-            let answer = client.migrate(ask(request)).await;
-            answer.map(|a| a.into_inner().order.unwrap_or_default())
+            let call = client.migrate(ask(request));
+            answer(call).await.map(|a| a.order.unwrap_or_default())
         })
     }
 
