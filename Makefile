@@ -21,7 +21,9 @@ help: ## this list
 demo: setup binaries ## a hot host is relieved, live, in the lab; KEEP=1 leaves the lab up (root)
 	@$(RUN) deploy/lab/demo $(if $(KEEP),--keep)
 
-test: setup binaries ## every test, those in the lab included (root, Debian 12)
+# Programs and tests are built by one command: apart, cargo would compile what they share twice.
+test: setup ## every test, those in the lab included (root, Debian 12)
+	$(CARGO) build --workspace --lib --bins --tests $(LAB)
 	$(RUN) $(CARGO) test --workspace --no-fail-fast $(LAB)
 
 test-fast: setup-build ## every test that needs neither root nor the lab
