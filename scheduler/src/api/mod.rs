@@ -104,6 +104,17 @@ impl Api {
     }
 }
 
+/// The leader's answer, in time. A request's own deadline covers neither connecting nor the TLS handshake, in
+/// which a frozen leader would keep its callers for as long as it is frozen.
+async fn in_time<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(Status::unavailable("the leader does not answer")))
+}
+
 /// The request as it goes to the leader, with the identity it is made for.
 fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
     let mut request = Request::new(message);
@@ -145,9 +156,8 @@ macro_rules! write_method {
                 written.map(Response::new).map_err(status_of)
             }
             Route::Leader(mut leader) => {
-                leader
-                    .$method(on_behalf($request.into_inner(), &caller)?)
-                    .await
+                let asked = on_behalf($request.into_inner(), &caller)?;
+                in_time(FORWARD_DEADLINE, leader.$method(asked)).await
             }
         }
     }};
@@ -164,7 +174,7 @@ impl SchedulerService for Api {
         if let Ok(Route::Leader(mut leader)) = self.route(&request).await {
             let mut asked = on_behalf(v1::GetStatusRequest {}, &caller)?;
             asked.set_timeout(STATUS_DEADLINE);
-            if let Ok(status) = leader.get_status(asked).await {
+            if let Ok(status) = in_time(STATUS_DEADLINE, leader.get_status(asked)).await {
                 return Ok(status);
             }
         }
