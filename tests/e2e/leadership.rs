@@ -61,7 +61,7 @@ fn a_deposed_leader_is_refused_by_agents_and_by_etcd() {
     until(
         "the deposed leader to know it",
         Duration::from_secs(10),
-        || lab.status(name).is_some_and(|s| !s.is_leader),
+        || lab.status(name).is_some_and(|s| s.leader != name),
     );
     // Asked for a write, it passes it on; whatever is ordered now carries the epoch that leads.
     let asked = wait_for("the deposed leader to follow", TAKEOVER, || {

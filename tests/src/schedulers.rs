@@ -78,11 +78,11 @@ impl Lab {
         })
     }
 
-    /// The scheduler that leads, by its own word.
+    /// The scheduler that leads, by its own word; a follower passes the question on to it.
     #[must_use]
     pub fn leader(&self) -> Option<String> {
-        let leads = |name: &&&str| self.status(name).is_some_and(|s| s.is_leader);
-        ["s1", "s2", "s3"].iter().find(leads).map(|&s| s.to_owned())
+        let mut said = ["s1", "s2", "s3"].iter().filter_map(|s| self.status(s));
+        said.find(|status| status.is_leader).map(|s| s.replica)
     }
 
     /// A leader, waited for.
