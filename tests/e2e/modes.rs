@@ -14,6 +14,8 @@ use crate::{END, QUICK_POLICY, assert_done_once};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The same, on a busy machine.
 const MOVES: Duration = Duration::from_secs(60);
+/// A running migration is heard of at least as often; the agent writes every two seconds.
+const LONGEST_SILENCE_MS: i64 = 5_000;
 
 #[test]
 fn observe_recommends_pause_stops_resume_moves() {
@@ -96,6 +98,16 @@ fn a_migration_by_hand_shows_its_progress_and_loses_no_heartbeat() {
         .filter(|m| phase_of(m) == MigrationPhase::Running)
         .filter_map(|m| m.progress.map(|p| p.transferred_bytes))
         .collect();
+    let written: Vec<i64> = lab
+        .journal_ever("h1", &lab.uuid("g"))
+        .iter()
+        .map(|journal| journal.updated_at_ms)
+        .collect();
+    let silence = written.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(
+        silence < Some(LONGEST_SILENCE_MS),
+        "ms without progress: {silence:?}"
+    );
     assert!(
         copied.len() >= 4 && copied.is_sorted() && copied.first() < copied.last(),
         "bytes copied, as they were shown: {copied:?}"

@@ -30,8 +30,8 @@ use tracing::{debug, warn};
 use self::collect::Collector;
 use self::link::{Link, Session};
 use self::raw::{
-    Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrateParameters, RawError,
-    RawEvent, RawResult, Sink,
+    Connection, Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrateParameters,
+    RawError, RawEvent, RawResult, Sink,
 };
 use super::{
     GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
@@ -95,6 +95,7 @@ pub enum StartError {
 /// A host's libvirtd.
 #[derive(Debug)]
 pub struct LibvirtHypervisor {
+    uri: String,
     link: Arc<Link>,
     collector: Arc<Collector>,
     events: broadcast::Sender<HypervisorEvent>,
@@ -121,12 +122,13 @@ impl LibvirtHypervisor {
                 let _ = events.send(event);
             }
         };
-        let kept = Arc::clone(&link);
+        let (kept, uri) = (Arc::clone(&link), config.uri.clone());
         std::thread::Builder::new()
             .name("libvirt-link".into())
             .spawn(move || kept.keep(&config.uri, &keeper, &sink, tell))
             .map_err(StartError::Thread)?;
         Ok(Arc::new(Self {
+            uri,
             link,
             collector,
             events,
@@ -297,7 +299,8 @@ fn flags(persistent: bool, auto_converge: bool) -> u32 {
     flags
 }
 
-fn migrate(domain: &Domain, migration: &LiveMigration) -> RawResult<()> {
+/// Migrates `domain`; `aside` is the same guest on another connection, for what is asked meanwhile.
+fn migrate(domain: &Domain, aside: &Domain, migration: &LiveMigration) -> RawResult<()> {
     let (state, reason) = domain.state()?;
     if state::presence(state, reason) != Presence::Running {
         return Err(wrong_state());
@@ -311,7 +314,7 @@ fn migrate(domain: &Domain, migration: &LiveMigration) -> RawResult<()> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if migration.downtime_limit != DEFAULT_DOWNTIME {
-            scope.spawn(|| set_downtime(domain, migration.downtime_limit, &over));
+            scope.spawn(|| set_downtime(aside, migration.downtime_limit, &over));
         }
         let result = domain.migrate(&migration.peer_uri, params, flags);
         over.store(true, Ordering::Release);
@@ -354,7 +357,15 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError> {
         self.collector.may_migrate(migration.guest.as_str());
-        self.on_guest(&migration.guest, |domain| migrate(domain, migration))
+        // This call lasts as long as the copy, and it gets a connection to itself: the caller that waits on
+        // one also carries the others' messages, and libvirt before 10.1 may lose the wake-up that tells it
+        // so. Progress and aborts then waited behind it for many seconds.
+        self.on_guest(&migration.guest, |aside| {
+            let own = Connection::open(&self.uri)?;
+            let target = LookupTarget::Uuid(migration.guest.as_str());
+            let domain = own.lookup(target)?.ok_or_else(wrong_state)?;
+            migrate(&domain, aside, migration)
+        })
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
