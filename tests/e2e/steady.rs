@@ -79,26 +79,31 @@ fn an_idle_fleet_writes_less_than_once_a_second(lab: &Lab) {
     assert_eq!(reports, 3, "every host is heard of");
 }
 
+/// Three times; the middle one counts, so that one hiccup of a shared machine does not.
 fn a_jump_is_in_etcd_within_seconds(lab: &Lab) {
-    let uuid = lab.uuid("b1");
+    let mut took = [("h2", "b1"), ("h3", "c1"), ("h2", "b2")].map(|(h, g)| jump(lab, h, g));
+    tell!("a guest that jumps from idle to busy is in etcd after {took:.1?}");
+    took.sort();
+    assert!(took[1] < SEEN_WITHIN, "{took:?}");
+}
+
+/// Until etcd's report of the host shows the guest busy.
+fn jump(lab: &Lab, host: &str, guest: &str) -> Duration {
+    let uuid = lab.uuid(guest);
     let used = || {
-        let report = lab.report("h2").expect("a report");
+        let report = lab.report(host).expect("a report");
         let guest = report.guests.into_iter().find(|guest| guest.uuid == uuid);
         guest.map_or(0.0, |guest| guest.cpu_used_cores + guest.cpu_delay_cores)
     };
     let idle = used();
-    lab.run(&["guest", "set", "b1", "c40"]);
+    lab.run(&["guest", "set", guest, "c40"]);
     let start = Instant::now();
     until("the jump to be in etcd", Duration::from_secs(15), || {
         used() > idle + 0.1
     });
     let took = start.elapsed();
-    tell!(
-        "a guest that jumps from idle to busy is in etcd after {:.1} s",
-        took.as_secs_f64()
-    );
-    assert!(took < SEEN_WITHIN, "{took:?}");
-    lab.run(&["guest", "set", "b1", "c0"]);
+    lab.run(&["guest", "set", guest, "c0"]);
+    took
 }
 
 fn a_balanced_fleet_rests(lab: &Lab) {
