@@ -96,7 +96,7 @@ fn jump(lab: &Lab, host: &str, guest: &str) -> Duration {
         guest.map_or(0.0, |guest| guest.cpu_used_cores + guest.cpu_delay_cores)
     };
     let idle = used();
-    lab.run(&["guest", "set", guest, "c40"]);
+    lab.run(&["guest", "set", guest, "c80"]);
     let start = Instant::now();
     until("the jump to be in etcd", Duration::from_secs(15), || {
         used() > idle + 0.1
