@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use evenkeel_proto::Code;
@@ -26,7 +27,7 @@ pub enum Silence {
     Late(Duration),
     /// The connection could not be made or broke; the innermost cause.
     Broken(String),
-    /// It closed the connection without a reason that reached us.
+    /// It closed the connection; the reason, if it gave one, did not reach us as such.
     Closed(String),
     /// It answered that it cannot answer now.
     Unable(String),
@@ -149,22 +150,38 @@ fn words(status: &Status) -> String {
 /// The innermost cause says what is wrong; the layers above it say that something is.
 fn why_broken(cause: &(dyn Error + 'static)) -> Silence {
     let mut innermost = cause;
-    let mut is_io = false;
+    let mut kind = None;
     loop {
         if let Some(rustls::Error::AlertReceived(alert)) = innermost.downcast_ref() {
             return Silence::Unwelcome(format!("TLS alert {alert:?}"));
         }
-        let io = innermost.downcast_ref::<std::io::Error>();
-        is_io |= io.is_some();
+        let io = innermost.downcast_ref::<io::Error>();
+        kind = io.map(io::Error::kind).or(kind);
         // An I/O error is not the source of itself: what it wraps is not in the chain.
-        let wrapped: Option<&(dyn Error + 'static)> = match io.and_then(std::io::Error::get_ref) {
+        let wrapped: Option<&(dyn Error + 'static)> = match io.and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
             None => innermost.source(),
         };
         match wrapped {
             Some(next) => innermost = next,
-            None if is_io => return Silence::Broken(innermost.to_string()),
-            None => return Silence::Closed(innermost.to_string()),
+            None if kind.is_none_or(is_hang_up) => {
+                return Silence::Closed(innermost.to_string());
+            }
+            None => return Silence::Broken(innermost.to_string()),
         }
     }
+}
+
+/// Whether the other side ended a connection that stood. It may have given a reason: HTTP/2 keeps no more of
+/// an error than kind and text, and a write that meets a closed connection hides the alert before it.
+fn is_hang_up(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof
+    )
 }

@@ -13,8 +13,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::config::Replica;
 
-/// For each step; an alert comes at once or not at all.
-const LIMIT: Duration = Duration::from_secs(1);
+/// For each step: a server that lives speaks at once, yes or no; a loaded machine gets time to.
+const LIMIT: Duration = Duration::from_secs(3);
 /// A server that accepts us sends a few records first; a refusal is the first.
 const RECORDS: usize = 4;
 
