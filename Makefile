@@ -1,7 +1,7 @@
 # What people and CI call. `make help` lists it.
 #
-# Tests and the demo run the development build, so that one compilation serves both; the profile is set in
-# Cargo.toml to optimise enough for that. The set-up is part of each target and does nothing when all is there.
+# Tests and the demo run the development build, so that one compilation serves both. The set-up is part of each
+# target and does nothing when all is there.
 
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target

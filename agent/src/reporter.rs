@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::config::ReportPace;
 use crate::hypervisor::{GuestCounters, GuestTraits, Hypervisor, HypervisorError, HypervisorEvent};
-use crate::measure::deadband::Deadband;
+use crate::measure::deadband::{Deadband, Silence};
 use crate::measure::{Reading, Sampler};
 use crate::metrics::AgentMetrics;
 use crate::pressure::{HostReader, HostSample};
@@ -51,8 +51,10 @@ pub struct Watcher<H> {
     pending: Option<JoinHandle<Result<Look, HypervisorError>>>,
     /// Guests whose definitions have changed.
     changed: BTreeSet<GuestId>,
-    /// The report that was handed over last, and when.
-    last: Option<(Report, Instant)>,
+    /// The report that was handed over last.
+    last: Option<Report>,
+    /// When it was, and when the one before it.
+    sent: [Option<Instant>; 2],
     sequence: u64,
     libvirt_up: Option<bool>,
 }
@@ -96,6 +98,7 @@ impl<H: Hypervisor> Watcher<H> {
             pending: None,
             changed: BTreeSet::new(),
             last: None,
+            sent: [None; 2],
             sequence: 0,
             libvirt_up: None,
         }
@@ -126,7 +129,8 @@ impl<H: Hypervisor> Watcher<H> {
                     sequence: self.sequence,
                     ..report
                 };
-                self.last = Some((report.clone(), Instant::now()));
+                self.last = Some(report.clone());
+                self.sent = [Some(Instant::now()), self.sent[0]];
                 reports.send_replace(report);
             }
             beat();
@@ -154,11 +158,16 @@ impl<H: Hypervisor> Watcher<H> {
     }
 
     fn is_worth_sending(&self, report: &Report) -> bool {
-        let (last, elapsed) = match &self.last {
-            Some((last, at)) => (Some(last), at.elapsed()),
-            None => (None, Duration::MAX),
+        let [since_last, since_last_but_one] = self
+            .sent
+            .map(|at| at.map_or(Duration::MAX, |at| at.elapsed()));
+        let silence = Silence {
+            since_last,
+            since_last_but_one,
         };
-        let reason = self.deadband.should_send(last, report, elapsed);
+        let reason = self
+            .deadband
+            .should_send(self.last.as_ref(), report, silence);
         if let Some(reason) = reason {
             tracing::trace!(?reason, "report goes out");
         }

@@ -39,10 +39,20 @@ pub struct Deadband {
     pub pressure_bp: f64,
     /// Least change of memory, as a share of the whole.
     pub memory_share: f64,
-    /// Least time between two reports that were sent for values alone.
+    /// Least time from the last but one report to one that is sent for values alone. A restless host thus writes
+    /// every other second on average, and one that was quiet may write twice in a row.
     pub pause: Duration,
     /// A change by this many dead-bands does not wait for the pause.
     pub leap: f64,
+}
+
+/// How long ago the last two reports were sent; longer than anything if there were none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// Since the last one.
+    pub since_last: Duration,
+    /// Since the one before it.
+    pub since_last_but_one: Duration,
 }
 
 impl Default for Deadband {
@@ -53,20 +63,20 @@ impl Default for Deadband {
             demand_share: 0.15,
             pressure_bp: 300.0,
             memory_share: 0.02,
-            pause: Duration::from_millis(1500),
+            pause: Duration::from_millis(3500),
             leap: 4.0,
         }
     }
 }
 
 impl Deadband {
-    /// Whether `new` is worth sending, `elapsed` after `last` was sent.
+    /// Whether `new` is worth sending after `last` and this silence.
     #[must_use]
     pub fn should_send(
         &self,
         last: Option<&Report>,
         new: &Report,
-        elapsed: Duration,
+        silence: Silence,
     ) -> Option<SendReason> {
         let Some(last) = last else {
             return Some(SendReason::First);
@@ -75,10 +85,10 @@ impl Deadband {
             return Some(SendReason::Changed);
         }
         let drift = self.drift(last, new);
-        if drift >= self.leap || (drift > 1.0 && elapsed >= self.pause) {
+        if drift >= self.leap || (drift > 1.0 && silence.since_last_but_one >= self.pause) {
             return Some(SendReason::Moved);
         }
-        (elapsed >= self.heartbeat).then_some(SendReason::Heartbeat)
+        (silence.since_last >= self.heartbeat).then_some(SendReason::Heartbeat)
     }
 
     /// The largest change of any value, in dead-bands. The guests of both are the same, in the same order.
@@ -208,17 +218,25 @@ mod tests {
         new
     }
 
-    /// What is said of `new`, `secs` after a report of one guest with half a core was sent.
+    fn silence(since_last: u64, since_last_but_one: u64) -> Silence {
+        Silence {
+            since_last: Duration::from_secs(since_last),
+            since_last_but_one: Duration::from_secs(since_last_but_one),
+        }
+    }
+
+    /// What is said of `new`, so many seconds after a report of one guest with half a core was sent, and another
+    /// the second before it.
     fn said(new: &Report, secs: u64) -> Option<SendReason> {
         let last = report(&[0.5]);
-        Deadband::default().should_send(Some(&last), new, Duration::from_secs(secs))
+        Deadband::default().should_send(Some(&last), new, silence(secs, secs + 1))
     }
 
     #[test]
     fn silence_is_broken_by_the_heartbeat_only() {
         let same = report(&[0.5]);
         assert_eq!(
-            Deadband::default().should_send(None, &same, Duration::ZERO),
+            Deadband::default().should_send(None, &same, silence(0, 0)),
             Some(SendReason::First)
         );
         assert_eq!(said(&same, 9), None);
@@ -259,8 +277,8 @@ mod tests {
         ];
         for (n, change) in moves.into_iter().enumerate() {
             let new = edited(change);
-            assert_eq!(said(&new, 1), None, "{n}");
-            assert_eq!(said(&new, 2), Some(SendReason::Moved), "{n}");
+            assert_eq!(said(&new, 2), None, "{n}");
+            assert_eq!(said(&new, 3), Some(SendReason::Moved), "{n}");
         }
     }
 
@@ -270,18 +288,20 @@ mod tests {
     }
 
     /// Feeds a demand series, one value a second; answers the seconds at which reports went out.
-    fn sent(series: impl Iterator<Item = f64>) -> Vec<usize> {
+    fn sent(series: impl Iterator<Item = f64>) -> Vec<u64> {
         let deadband = Deadband::default();
-        let mut last: Option<(usize, Report)> = None;
-        let mut sent = vec![];
-        for (second, demand) in series.enumerate() {
+        let mut last: Option<Report> = None;
+        let mut sent: Vec<u64> = vec![];
+        for (second, demand) in (0..).zip(series) {
             let new = report(&[demand, 0.005]);
-            let elapsed = last.as_ref().map_or(0, |(at, _)| second - at);
-            let elapsed = Duration::from_secs(u64::try_from(elapsed).unwrap());
-            let before = last.as_ref().map(|(_, report)| report);
-            if deadband.should_send(before, &new, elapsed).is_some() {
+            let since = |back: usize| {
+                let at = sent.iter().rev().nth(back);
+                at.map_or(u64::MAX, |at| second - at)
+            };
+            let silence = silence(since(0), since(1));
+            if deadband.should_send(last.as_ref(), &new, silence).is_some() {
                 sent.push(second);
-                last = Some((second, new));
+                last = Some(new);
             }
         }
         sent
@@ -304,5 +324,20 @@ mod tests {
         let after: Vec<_> = sent.iter().copied().filter(|&s| s >= 5).collect();
         assert!(after[0] <= 6, "{sent:?}");
         assert!(after.iter().filter(|&&s| s <= 12).count() <= 4, "{sent:?}");
+    }
+
+    #[test]
+    fn the_report_of_a_first_moment_does_not_hold_up_the_next() {
+        // The first sample after the jump saw it for a third of a second only.
+        let climb = [0.06, 0.22, 0.38, 0.54, 0.7];
+        let series = std::iter::repeat_n(0.005, 5).chain(climb);
+        assert_eq!(sent(series), [0, 5, 6, 8]);
+    }
+
+    #[test]
+    fn a_restless_host_writes_every_other_second() {
+        let restless = (0..60).map(|second| if second % 2 == 0 { 0.4 } else { 0.5 });
+        let count = sent(restless).len();
+        assert!((28..=32).contains(&count), "{count} in a minute");
     }
 }
