@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::rules::Rules;
 use crate::snapshot::{Guest, Host, Snapshot};
 
-pub use crate::recheck::{NotNow, step_is_still_good};
+pub use crate::recheck::{LastLook, NotNow, step_is_still_good};
 
 /// What a plan would break.
 #[derive(Debug, Clone, PartialEq, Eq)]

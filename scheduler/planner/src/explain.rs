@@ -159,7 +159,7 @@ pub fn explain_guest(snapshot: &Snapshot, policy: &Policy, guest: &str) -> Optio
     snapshot.validate().ok()?;
     let name = &snapshot.guest(guest)?.name;
     let model = Model::new(snapshot, policy, ShutOffGuests::Move);
-    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
+    let start = model.homes();
     let state = State::new(&model, &start, 0);
     let at = model.guests.iter().position(|g| g.data.name == *name)?;
     Some(guest_report(&state, at))
@@ -174,7 +174,7 @@ pub fn explain_host(
 ) -> Option<(HostReport, Vec<GuestReport>)> {
     snapshot.validate().ok()?;
     let model = Model::new(snapshot, policy, ShutOffGuests::Move);
-    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
+    let start = model.homes();
     let state = State::new(&model, &start, 0);
     let at = model.hosts.iter().position(|h| h.data.name == host)?;
     let here = (0..start.len()).filter(|&g| start[g] == at);

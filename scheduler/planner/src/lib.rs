@@ -29,7 +29,7 @@ mod rules;
 mod search;
 pub mod snapshot;
 
-pub use check::{NotNow, Violation, check, step_is_still_good};
+pub use check::{LastLook, NotNow, Violation, check, step_is_still_good};
 pub use explain::{Explain, PlanReport, Rejection, explain_guest, explain_host};
 pub use loss::{FleetLoss, HostLoss, fleet_loss, host_loss};
 pub use model::ShutOffGuests;

@@ -122,7 +122,7 @@ impl<'a> Model<'a> {
             twice: twice(&guests),
         };
         let mut profiles = Profiles::default();
-        let mut models: Vec<GuestModel<'a>> = guests
+        let models: Vec<GuestModel<'a>> = guests
             .iter()
             .enumerate()
             .map(|(at, guest)| GuestModel {
@@ -133,25 +133,35 @@ impl<'a> Model<'a> {
                 mobility: judge.mobility(at, guest, hosts[find(&guest.host)]),
             })
             .collect();
-        for flight in &flights {
-            let to = &hosts[flight.to].name;
-            models[flight.guest].home = flight.to;
-            models[flight.guest].mobility =
-                Mobility::Fixed(BlockReason::InFlight, format!("is on its way to {to}"));
-        }
-        let hosts = host_models(&hosts, policy);
-        let mean = mean_utilisation(&hosts, &models);
-        let payback = payback(policy.aggressiveness);
-        Self {
+        let mut model = Self {
             policy,
-            payback,
-            hosts,
+            payback: payback(policy.aggressiveness),
+            hosts: host_models(&hosts, policy),
             guests: models,
-            flights,
+            flights: Vec::new(),
             rules,
             profiles: profiles.rows,
-            mean,
-        }
+            mean: (0.0, 0.0),
+        };
+        flights
+            .into_iter()
+            .for_each(|flight| model.take_off(flight));
+        model.mean = mean_utilisation(&model.hosts, &model.guests);
+        model
+    }
+
+    /// A migration is under way from now on: its guest belongs to the host it goes to and stays there.
+    pub(crate) fn take_off(&mut self, flight: Flight) {
+        let to = &self.hosts[flight.to].data.name;
+        let guest = &mut self.guests[flight.guest];
+        guest.home = flight.to;
+        guest.mobility = Mobility::Fixed(BlockReason::InFlight, format!("is on its way to {to}"));
+        self.flights.push(flight);
+    }
+
+    /// Per guest: the host it is on, or on its way to.
+    pub(crate) fn homes(&self) -> Vec<usize> {
+        self.guests.iter().map(|g| g.home).collect()
     }
 
     /// The memory that guests in flight hold on the hosts they leave.

@@ -36,7 +36,7 @@ pub fn place_one(
         return Err(one(BlockReason::NotThere, format!("no guest {guest:?}")));
     };
     let model = Model::new(snapshot, policy, ShutOffGuests::Move);
-    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
+    let start = model.homes();
     let state = State::new(&model, &start, u64::MAX);
     let Some(at) = model.guests.iter().position(|g| g.data.name == found.name) else {
         return Err(one(BlockReason::NotThere, format!("no guest {guest:?}")));

@@ -61,7 +61,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, options: &Options) -> (Plan, P
         );
     }
     let model = Model::new(snapshot, policy, options.shut_off_guests);
-    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
+    let start = model.homes();
     let route = route(&model, &start, options);
     let mut legs = route.ordered.legs;
     if let Some(most) = options.max_moves {

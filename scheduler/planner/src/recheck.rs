@@ -1,6 +1,10 @@
-//! One step on a fresh snapshot, just before it starts.
+//! The last look at steps just before they start, on a fresh snapshot.
+//!
+//! The scheduler asks for steps one by one, and for the members of a must-affinity together: what holds
+//! together is worth moving together or not at all. Which steps are asked about, and whether a hot spot has
+//! lasted, is decided there.
 
-use crate::model::{Mobility, Model, ShutOffGuests};
+use crate::model::{Flight, Mobility, Model, ShutOffGuests};
 use crate::num::index;
 use crate::plan::{BlockReason, Step, StepReason};
 use crate::policy::Policy;
@@ -24,41 +28,110 @@ fn not_now(reason: BlockReason, detail: impl Into<String>) -> NotNow {
     }
 }
 
-/// Whether a planned step still is what should be done: the guest is where the plan says and can move, it
-/// fits, no must-rule or limit forbids it, and it still saves more than it costs (not asked of drains,
-/// repairs, detours and manual moves; a payback factor is not asked either: what was worth starting
-/// should not flap).
+/// The fleet as it is now, with the steps that were admitted counted as under way.
+#[derive(Debug)]
+pub struct LastLook<'a> {
+    model: Model<'a>,
+}
+
+impl<'a> LastLook<'a> {
+    /// Looks at a snapshot.
+    ///
+    /// # Errors
+    /// When nothing can be decided on it.
+    pub fn new(snapshot: &'a Snapshot, policy: &'a Policy) -> Result<Self, NotNow> {
+        snapshot
+            .validate()
+            .map_err(|e| not_now(BlockReason::StaleData, e.to_string()))?;
+        Ok(Self {
+            model: Model::new(snapshot, policy, ShutOffGuests::Move),
+        })
+    }
+
+    /// The steps in batches to be admitted as one: guests that a must-affinity holds together on their
+    /// host, in the order of their first steps.
+    #[must_use]
+    pub fn batches<'s>(&self, steps: &[&'s Step]) -> Vec<Vec<&'s Step>> {
+        let state = self.state();
+        let mut batches: Vec<(Option<usize>, Vec<&Step>)> = Vec::new();
+        for &step in steps {
+            let found = find_guest(&self.model, step).ok();
+            let unit = found.map(|guest| state.unit_of[guest]);
+            let mates = batches
+                .iter_mut()
+                .find(|(other, _)| unit.is_some() && *other == unit);
+            match mates {
+                Some((_, batch)) => batch.push(step),
+                None => batches.push((unit, vec![step])),
+            }
+        }
+        batches.into_iter().map(|(_, batch)| batch).collect()
+    }
+
+    /// Admits a batch if each of its steps still is what should be done: the guest is where the plan says
+    /// and can move, it fits, no must-rule or limit forbids it, and the guests that move as one still save
+    /// more than they cost (not asked of drains, repairs, detours and manual moves, nor of a guest that
+    /// follows its group; a payback factor is not asked either: what was worth starting should not flap).
+    /// What was admitted counts as under way from then on.
+    ///
+    /// # Errors
+    /// The first reason that speaks against it; then no step of the batch is admitted.
+    pub fn admit(&mut self, batch: &[&Step]) -> Result<(), NotNow> {
+        let flights = self.judge(batch)?;
+        flights.into_iter().for_each(|f| self.model.take_off(f));
+        Ok(())
+    }
+
+    fn state(&self) -> State<'_, 'a> {
+        State::new(&self.model, &self.model.homes(), u64::MAX)
+    }
+
+    fn judge(&self, batch: &[&Step]) -> Result<Vec<Flight>, NotNow> {
+        let state = self.state();
+        let flights = batch
+            .iter()
+            .map(|step| can_leave(&state, step))
+            .collect::<Result<Vec<Flight>, NotNow>>()?;
+        within_limits(&self.model, &flights)?;
+        for (flight, step) in flights.iter().zip(batch) {
+            let unit = state.unit_of[flight.guest];
+            if let Some(block) = state.block(unit, flight.to) {
+                let (reason, detail) = state.words(block, unit, flight.to);
+                return Err(not_now(reason, detail));
+            }
+            worth_it(&state, *flight, step.reason)?;
+        }
+        Ok(flights)
+    }
+}
+
+/// Whether a single step still is what should be done, as [`LastLook::admit`] judges it.
 ///
 /// # Errors
 /// The first reason that speaks against it.
 pub fn step_is_still_good(snapshot: &Snapshot, policy: &Policy, step: &Step) -> Result<(), NotNow> {
-    snapshot
-        .validate()
-        .map_err(|e| not_now(BlockReason::StaleData, e.to_string()))?;
-    let model = Model::new(snapshot, policy, ShutOffGuests::Move);
-    let start: Vec<usize> = model.guests.iter().map(|g| g.home).collect();
-    let state = State::new(&model, &start, u64::MAX);
-    let guest = find_guest(&model, step)?;
+    LastLook::new(snapshot, policy)?.admit(&[step])
+}
+
+/// The step as a flight, if its guest is where the plan says and may move.
+fn can_leave(state: &State<'_, '_>, step: &Step) -> Result<Flight, NotNow> {
+    let hosts = &state.model.hosts;
+    let guest = find_guest(state.model, step)?;
     let unit = state.unit_of[guest];
     let host = |name: &str| {
-        let found = model.hosts.iter().position(|h| h.data.name == name);
+        let found = hosts.iter().position(|h| h.data.name == name);
         found.ok_or_else(|| not_now(BlockReason::NotThere, format!("no host {name:?}")))
     };
     let (from, to) = (host(&step.from)?, host(&step.to)?);
-    may_move(&state, unit, step)?;
+    may_move(state, unit, step)?;
     if state.at[unit] != from {
-        let here = &model.hosts[state.at[unit]].data.name;
+        let here = &hosts[state.at[unit]].data.name;
         return Err(not_now(
             BlockReason::NotThere,
             format!("is on {here}, not on {}", step.from),
         ));
     }
-    within_limits(&model, from, to)?;
-    if let Some(block) = state.block(unit, to) {
-        let (reason, detail) = state.words(block, unit, to);
-        return Err(not_now(reason, detail));
-    }
-    worth_it(&state, unit, from, to, step.reason)
+    Ok(Flight { guest, from, to })
 }
 
 fn find_guest(model: &Model<'_>, step: &Step) -> Result<usize, NotNow> {
@@ -84,7 +157,7 @@ fn is_for_gain(reason: StepReason) -> bool {
 fn may_move(state: &State<'_, '_>, unit: usize, step: &Step) -> Result<(), NotNow> {
     match &state.units[unit].mobility {
         Mobility::Fixed(reason, detail) => Err(not_now(*reason, detail.as_str())),
-        // Torn groups are whole again when the plan is done.
+        // A torn group is to become whole again.
         Mobility::ForcedOnly(reason, detail)
             if is_for_gain(step.reason)
                 && *reason != BlockReason::RuleForbids
@@ -101,15 +174,14 @@ fn above_limit(state: &State<'_, '_>, from: usize, reason: StepReason) -> bool {
     reason == StepReason::RelieveMemory && state.excess_memory(from) > 0
 }
 
-fn within_limits(model: &Model<'_>, from: usize, to: usize) -> Result<(), NotNow> {
+/// Whether these migrations may run beside those that run.
+fn within_limits(model: &Model<'_>, starting: &[Flight]) -> Result<(), NotNow> {
     let limits = &model.policy.limits;
-    for host in [from, to] {
-        let running = model
-            .flights
-            .iter()
-            .filter(|f| f.from == host || f.to == host)
-            .count();
-        if running >= index(limits.migrations_per_host) {
+    let at = |host: usize| move |f: &&Flight| f.from == host || f.to == host;
+    for host in starting.iter().flat_map(|f| [f.from, f.to]) {
+        let running = model.flights.iter().filter(at(host)).count();
+        let wanted = starting.iter().filter(at(host)).count();
+        if running + wanted > index(limits.migrations_per_host) {
             let name = &model.hosts[host].data.name;
             return Err(not_now(
                 BlockReason::MigrationLimit,
@@ -118,7 +190,7 @@ fn within_limits(model: &Model<'_>, from: usize, to: usize) -> Result<(), NotNow
         }
     }
     let running = model.flights.len();
-    if running >= index(limits.migrations_per_cluster) {
+    if running + starting.len() > index(limits.migrations_per_cluster) {
         return Err(not_now(
             BlockReason::MigrationLimit,
             format!("the cluster has {running} running"),
@@ -127,13 +199,16 @@ fn within_limits(model: &Model<'_>, from: usize, to: usize) -> Result<(), NotNow
     Ok(())
 }
 
-fn worth_it(
-    state: &State<'_, '_>,
-    unit: usize,
-    from: usize,
-    to: usize,
-    reason: StepReason,
-) -> Result<(), NotNow> {
+fn worth_it(state: &State<'_, '_>, flight: Flight, reason: StepReason) -> Result<(), NotNow> {
+    let Flight { guest, from, to } = flight;
+    let unit = state.unit_of[guest];
+    let Some(found) = state.judge(unit, to) else {
+        let (reason, detail) = state.words(Block::NotConverging, unit, to);
+        return Err(not_now(reason, detail));
+    };
+    if follows_its_group(state, guest, to) {
+        return Ok(());
+    }
     let host = state.model.hosts[from].data;
     if reason == StepReason::Drain && host.state != HostState::Draining {
         return Err(not_now(
@@ -141,10 +216,6 @@ fn worth_it(
             format!("{} is no longer drained", host.name),
         ));
     }
-    let Some(found) = state.judge(unit, to) else {
-        let (reason, detail) = state.words(Block::NotConverging, unit, to);
-        return Err(not_now(reason, detail));
-    };
     if !is_for_gain(reason) || above_limit(state, from, reason) || found.gain > found.cost {
         return Ok(());
     }
@@ -154,4 +225,18 @@ fn worth_it(
         found.gain, found.cost
     );
     Err(not_now(BlockReason::DoesNotPay, detail))
+}
+
+/// Whether a guest that a must-affinity holds together with it is there already, or on its way: a group
+/// that was begun has to be finished.
+fn follows_its_group(state: &State<'_, '_>, guest: usize, to: usize) -> bool {
+    let rules = &state.model.rules;
+    let mut groups = rules.together_of[guest].iter().map(|&r| &rules.together[r]);
+    groups.any(|group| {
+        group.hard
+            && group
+                .members
+                .iter()
+                .any(|&mate| state.at[state.unit_of[mate]] == to)
+    })
 }

@@ -4,8 +4,8 @@ mod fleet;
 
 use evenkeel_planner::policy::Policy;
 use evenkeel_planner::{
-    BlockReason, Guest, HostState, InFlight, Options, Snapshot, fleet_loss, place_one, plan,
-    precopy, step_is_still_good,
+    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, fleet_loss, place_one,
+    plan, precopy, step_is_still_good,
 };
 use fleet::{fleet, guest, host};
 
@@ -176,6 +176,29 @@ fn a_step_is_checked_once_more_on_what_is_true_when_it_starts() {
         }))),
         BlockReason::MigrationLimit
     );
+}
+
+#[test]
+fn a_group_that_was_begun_is_finished_although_its_last_guest_gains_nothing() {
+    let policy =
+        Policy::parse("[affinity.pair]\nguests=[\"g0\",\"idle\"]\nstrength=\"must\"").unwrap();
+    let mut snapshot = hot();
+    snapshot.guests.push(guest("idle", "h1", 0.0, 32));
+    let (found, _) = plan(&snapshot, &policy, &Options::default());
+    let mut last = found.steps[0].clone();
+    last.guest = "idle".into();
+    last.reason = StepReason::RelieveCpu;
+    let alone = step_is_still_good(&snapshot, &Policy::default(), &last);
+    assert_eq!(alone.unwrap_err().reason, BlockReason::DoesNotPay);
+    let mut arrived = snapshot.clone();
+    arrived.guests[0].host = last.to.clone();
+    assert_eq!(step_is_still_good(&arrived, &policy, &last), Ok(()));
+    snapshot.in_flight.push(InFlight {
+        guest: "g0".into(),
+        from: "h1".into(),
+        to: last.to.clone(),
+    });
+    assert_eq!(step_is_still_good(&snapshot, &policy, &last), Ok(()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::{InFlight, Plan, Policy, Snapshot, Step, StepReason, step_is_still_good};
+use evenkeel_planner::{LastLook, Plan, Policy, Step, StepReason};
 use evenkeel_types::{MigrationState, Outcome};
 
 use super::{Assessment, Hold, millis};
@@ -94,56 +94,80 @@ pub struct Situation<'a> {
     pub policy: &'a Policy,
 }
 
-/// Chooses the steps that start now. Each is judged as if those chosen before it were under way.
+/// Chooses the steps that start now. Each is judged as if those chosen before it were under way; guests
+/// that must stay together start together or not at all.
 #[must_use]
 pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
-    let mut load = Running::of(situation.fleet);
-    let mut snapshot = situation.assessment.snapshot.clone();
-    let mut choice = Choice::default();
     let first_wave = plan.steps.iter().map(|step| step.wave).min().unwrap_or(0);
-    for step in &plan.steps {
-        let verdict = if step.wave == first_wave {
-            judge(situation, &snapshot, step, &load)
-        } else {
-            Err(Postponed::LaterWave)
-        };
-        match verdict {
-            Ok(()) => {
-                load.add(&step.from, &step.to);
-                snapshot.in_flight.push(InFlight {
-                    guest: step.guest.clone(),
-                    from: step.from.clone(),
-                    to: step.to.clone(),
-                });
-                choice.start.push(step.clone());
-            }
-            Err(why) => choice.postponed.push((step.clone(), why)),
-        }
+    let (first, later): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| step.wave == first_wave);
+    let mut choice = Choice::default();
+    match last_look(situation) {
+        Ok(look) => start_what_may(situation, look, &first, &mut choice),
+        Err(why) => choice.postpone(&first, &why),
     }
+    choice.postpone(&later, &Postponed::LaterWave);
     choice
 }
 
-fn judge(
+impl Choice {
+    fn postpone(&mut self, steps: &[&Step], why: &Postponed) {
+        let postponed = steps.iter().map(|&step| (step.clone(), why.clone()));
+        self.postponed.extend(postponed);
+    }
+}
+
+fn last_look(situation: Situation<'_>) -> Result<LastLook<'_>, Postponed> {
+    let assessment = situation.assessment;
+    match assessment.holds.first() {
+        Some(hold) => Err(Postponed::Held(hold.clone())),
+        None => LastLook::new(&assessment.snapshot, situation.policy)
+            .map_err(|not_now| Postponed::NotNow(not_now.to_string())),
+    }
+}
+
+fn start_what_may(
     situation: Situation<'_>,
-    snapshot: &Snapshot,
-    step: &Step,
-    load: &Running,
-) -> Result<(), Postponed> {
+    mut look: LastLook<'_>,
+    steps: &[&Step],
+    choice: &mut Choice,
+) {
+    let mut running = Running::of(situation.fleet);
+    for batch in look.batches(steps) {
+        match admit(situation, &mut look, &running, &batch) {
+            Ok(with_these) => {
+                running = with_these;
+                choice.start.extend(batch.into_iter().cloned());
+            }
+            Err(why) => choice.postpone(&batch, &why),
+        }
+    }
+}
+
+/// What runs when all steps of a batch have started, or why none of them does.
+fn admit(
+    situation: Situation<'_>,
+    look: &mut LastLook<'_>,
+    running: &Running,
+    batch: &[&Step],
+) -> Result<Running, Postponed> {
     let Situation {
         fleet,
         assessment,
         policy,
     } = situation;
-    if let Some(hold) = assessment.holds.first() {
-        return Err(Postponed::Held(hold.clone()));
+    let mut running = running.clone();
+    for step in batch {
+        if needs_patience(step.reason) {
+            lasting_enough(assessment, policy, step)?;
+            settled(fleet, policy, step, assessment.at_ms)?;
+        }
+        running.admits(policy, &step.from, &step.to)?;
+        running.add(&step.from, &step.to);
     }
-    if needs_patience(step.reason) {
-        lasting_enough(assessment, policy, step)?;
-        settled(fleet, policy, step, assessment.at_ms)?;
-    }
-    load.admits(policy, &step.from, &step.to)?;
-    step_is_still_good(snapshot, policy, step)
-        .map_err(|not_now| Postponed::NotNow(not_now.to_string()))
+    look.admit(batch)
+        .map_err(|not_now| Postponed::NotNow(not_now.to_string()))?;
+    Ok(running)
 }
 
 /// Whether a step answers to measured load, which must last; rules and drains need no patience.
@@ -212,7 +236,7 @@ fn last_move_ms(fleet: &Fleet, host: &str) -> Option<i64> {
 }
 
 /// Migrations that run, per host and in all.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Running {
     cluster: u32,
     hosts: BTreeMap<String, u32>,

@@ -1,6 +1,6 @@
 //! What the core decides over time, driven by hand.
 
-use evenkeel_planner::{Mode, Options, Plan, plan};
+use evenkeel_planner::{Mode, Options, Plan, Step, plan};
 use evenkeel_proto::v1;
 use evenkeel_types::{FailureReason, MigrationState, Outcome, Whereabouts};
 
@@ -125,13 +125,31 @@ impl Bench {
         let assessment = self.core.assess(&self.fleet, &self.active, self.now_ms);
         let policy = self.active.policy();
         let (plan, _) = plan(&assessment.snapshot, policy, &Options::default());
+        let choice = self.choose_from(&plan);
+        (plan, choice)
+    }
+
+    fn choose_from(&mut self, plan: &Plan) -> Choice {
+        let assessment = self.core.assess(&self.fleet, &self.active, self.now_ms);
         let situation = Situation {
             fleet: &self.fleet,
             assessment: &assessment,
-            policy,
+            policy: self.active.policy(),
         };
-        let choice = choose(situation, &plan);
-        (plan, choice)
+        choose(situation, plan)
+    }
+
+    /// Another policy: the bench's own and these lines.
+    fn rule(&mut self, lines: &str) {
+        let revision = self.active.revision() + 1;
+        let record = v1::PolicyRecord {
+            text: format!("{}{lines}", self.active.text()),
+            revision,
+            ..Default::default()
+        };
+        let written = i64::try_from(revision).unwrap();
+        self.active = self.active.follow(Some(&(record, written)));
+        assert_eq!(self.active.fault(), None);
     }
 
     fn remember(&mut self, n: u32, state: MigrationState, ended_ms: i64) {
@@ -346,15 +364,7 @@ fn the_same_inputs_give_the_same_decisions() {
 #[test]
 fn a_rule_about_a_name_holds_when_the_name_stands_on_two_hosts() {
     let mut bench = Bench::hot();
-    let text = "schema = 1\nmode = \"automatic\"\n[control]\nhold = \"30s\"\nwindow = \"20s\"\n\
-                [opt_out.keep]\nguests = [\"g*\"]\n";
-    let record = v1::PolicyRecord {
-        text: text.into(),
-        revision: 2,
-        ..Default::default()
-    };
-    bench.active = bench.active.follow(Some(&(record, 2)));
-    assert_eq!(bench.active.fault(), None);
+    bench.rule("[opt_out.keep]\nguests = [\"g*\"]\n");
     let namesake = |n: u32| GuestReading {
         id: id(n + 100),
         state: RunState::ShutOff,
@@ -416,4 +426,46 @@ fn memory_above_its_limit_is_relieved_although_nothing_waits() {
     bench.pass(40);
     let (plan, choice) = bench.choose();
     assert!(!choice.start.is_empty(), "{plan:?} {:?}", choice.postponed);
+}
+
+/// How many of these steps move g1 or g2.
+fn of_the_pair(steps: &[Step]) -> usize {
+    let pair = |step: &&Step| step.guest == "g1" || step.guest == "g2";
+    steps.iter().filter(pair).count()
+}
+
+#[test]
+fn a_must_affinity_group_starts_as_one_although_a_member_alone_does_not_pay() {
+    let mut bench = Bench::hot();
+    bench.rule("[affinity.pair]\nguests = [\"g1\", \"g2\"]\nstrength = \"must\"\n");
+    // Nobody gains by moving g2 itself: it does next to nothing.
+    let busy = (3..=8).map(|n| reading(n, 0.6, 0.0));
+    let group = [reading(1, 0.5, 1.0), reading(2, 0.01, 0.0)];
+    let guests = group.into_iter().chain(busy).collect();
+    bench.fleet.reports.insert(host("h1"), report(guests));
+    bench.pass(40);
+    let (plan, choice) = bench.choose();
+    assert_eq!(of_the_pair(&plan.steps), 2, "{}", plan.to_json());
+    assert_eq!(of_the_pair(&choice.start), 2, "{:?}", choice.postponed);
+}
+
+#[test]
+fn a_group_that_the_limits_leave_no_room_for_waits_as_one() {
+    let mut bench = Bench::hot();
+    bench.rule("[affinity.pair]\nguests = [\"g1\", \"g2\"]\nstrength = \"must\"\n");
+    bench.pass(40);
+    let (mut plan, _) = bench.choose();
+    plan.steps
+        .retain(|step| of_the_pair(std::slice::from_ref(step)) == 1);
+    assert_eq!(plan.steps.len(), 2, "{}", plan.to_json());
+    plan.steps.iter_mut().for_each(|step| step.wave = 1);
+    bench.rule("[limits]\nmigrations_per_host = 1\n");
+    let choice = bench.choose_from(&plan);
+    assert_eq!(choice.start, []);
+    let limited = |(_, why): &(Step, Postponed)| why.as_str() == "migration_limit";
+    assert!(
+        choice.postponed.iter().all(limited),
+        "{:?}",
+        choice.postponed
+    );
 }
