@@ -74,8 +74,7 @@ impl Load {
         }
     }
 
-    /// Only the memory a guest holds, as on the other end of its migration.
-    pub(crate) fn memory_of(guest: &Guest) -> Self {
+    fn memory_of(guest: &Guest) -> Self {
         let memory = signed(guest.memory_mib);
         let active = signed(guest.active_mib()).min(memory);
         Self {
@@ -281,7 +280,7 @@ pub struct FleetLoss {
 
 /// The load of every host of the snapshot, in the order of [`Snapshot::hosts`], guests summed by name.
 ///
-/// A guest in flight counts with its CPU on the host it goes to and with its memory on both.
+/// A guest in flight counts on the host it goes to: that it leaves the other is decided.
 pub(crate) fn loads(snapshot: &Snapshot) -> Vec<Load> {
     let index: std::collections::BTreeMap<&str, usize> = snapshot
         .hosts
@@ -290,23 +289,17 @@ pub(crate) fn loads(snapshot: &Snapshot) -> Vec<Load> {
         .map(|(i, h)| (h.name.as_str(), i))
         .collect();
     let mut loads = vec![Load::default(); snapshot.hosts.len()];
-    let flights: std::collections::BTreeMap<&str, (&str, &str)> = snapshot
+    let goes: std::collections::BTreeMap<&str, &str> = snapshot
         .in_flight
         .iter()
-        .map(|f| (f.guest.as_str(), (f.from.as_str(), f.to.as_str())))
+        .map(|f| (f.guest.as_str(), f.to.as_str()))
         .collect();
     let mut guests: Vec<&Guest> = snapshot.guests.iter().collect();
     guests.sort_by(|a, b| a.name.cmp(&b.name));
     for guest in guests {
-        let (memory_at, all_at) = match flights.get(guest.name.as_str()) {
-            Some((from, to)) => (index.get(from).copied(), index.get(to).copied()),
-            None => (None, index.get(guest.host.as_str()).copied()),
-        };
-        if let Some(host) = all_at {
-            loads[host] = loads[host].plus(&Load::of(guest));
-        }
-        if let (Some(host), true) = (memory_at, guest.state != GuestState::Shutoff) {
-            loads[host] = loads[host].plus(&Load::memory_of(guest));
+        let host = goes.get(guest.name.as_str()).copied();
+        if let Some(&at) = index.get(host.unwrap_or(&guest.host)) {
+            loads[at] = loads[at].plus(&Load::of(guest));
         }
     }
     loads

@@ -69,6 +69,14 @@ pub(crate) struct Flight {
     pub(crate) to: usize,
 }
 
+/// What guests hold on a host, whether they stay or leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Held {
+    /// Allocated memory, MiB.
+    pub(crate) memory: i64,
+    pub(crate) guests: i64,
+}
+
 /// Everything that stays the same while a plan is made.
 #[derive(Debug)]
 pub(crate) struct Model<'a> {
@@ -164,18 +172,16 @@ impl<'a> Model<'a> {
         self.guests.iter().map(|g| g.home).collect()
     }
 
-    /// The memory that guests in flight hold on the hosts they leave.
-    pub(crate) fn base_loads(&self) -> Vec<Load> {
-        let mut base = vec![Load::default(); self.hosts.len()];
+    /// Per host: what guests in flight hold where they leave, until they have left. It is in the way of
+    /// others, but no load: that counts where they go.
+    pub(crate) fn leaving(&self) -> Vec<Held> {
+        let mut leaving = vec![Held::default(); self.hosts.len()];
         for flight in &self.flights {
-            let guest = &self.guests[flight.guest];
-            let held = match guest.data.state {
-                GuestState::Running | GuestState::Paused => Load::memory_of(guest.data),
-                GuestState::Shutoff => Load::default(),
-            };
-            base[flight.from] = base[flight.from].plus(&Load { guests: 1, ..held });
+            let held = &mut leaving[flight.from];
+            held.memory += self.guests[flight.guest].load.memory;
+            held.guests += 1;
         }
-        base
+        leaving
     }
 
     /// What is minimised per host: contention and the strategy's term, guest-seconds per second.

@@ -9,7 +9,7 @@
 //! Guests that a must-affinity holds together move in one wave, or in adjacent ones where the limits of
 //! migrations at a time do not allow that.
 
-use crate::model::Model;
+use crate::model::{Held, Model};
 use crate::num::index;
 use crate::search::State;
 use crate::snapshot::GuestState;
@@ -133,8 +133,8 @@ fn batches(state: &State<'_, '_>, wanted: &[usize], forced: &[bool]) -> Vec<Batc
 struct Yard<'s, 'm, 'a> {
     state: &'s State<'m, 'a>,
     at: Vec<usize>,
-    memory: Vec<i64>,
-    guests: Vec<i64>,
+    /// Per host: what is there or on its way, and what has not left yet.
+    held: Vec<Held>,
     apart: Vec<Vec<u32>>,
     legs: Vec<Leg>,
     wave: u32,
@@ -154,8 +154,7 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         Self {
             state,
             at,
-            memory: state.loads.iter().map(|l| l.memory).collect(),
-            guests: state.loads.iter().map(|l| l.guests).collect(),
+            held: (0..model.hosts.len()).map(|h| state.held(h)).collect(),
             apart: state.apart_count.clone(),
             legs: Vec::new(),
             wave: 1,
@@ -194,12 +193,13 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
     /// Whether all moves of a batch fit, limits of migrations at a time aside.
     fn room_for(&self, moves: &[(usize, usize)]) -> bool {
         let most = i64::from(self.model().policy.limits.max_guests_per_host);
-        let (mut memory, mut guests) = (self.memory.clone(), self.guests.clone());
+        let mut held = self.held.clone();
         moves.iter().all(|&(guest, to)| {
-            memory[to] += self.model().guests[guest].load.memory;
-            guests[to] += 1;
-            let crowded = most > 0 && guests[to] > most;
-            !crowded && memory[to] <= self.model().hosts[to].open_capacity && self.alone(guest, to)
+            held[to].memory += self.model().guests[guest].load.memory;
+            held[to].guests += 1;
+            let crowded = most > 0 && held[to].guests > most;
+            let fits = held[to].memory <= self.model().hosts[to].open_capacity;
+            !crowded && fits && self.alone(guest, to)
         })
     }
 
@@ -261,9 +261,9 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         let model = self.model();
         let load = &model.guests[guest].load;
         let most = i64::from(model.policy.limits.max_guests_per_host);
-        let memory =
-            load.memory == 0 || self.memory[to] + load.memory <= model.hosts[to].open_capacity;
-        memory && (most == 0 || self.guests[to] < most) && self.alone(guest, to)
+        let held = self.held[to];
+        let memory = load.memory == 0 || held.memory + load.memory <= model.hosts[to].open_capacity;
+        memory && (most == 0 || held.guests < most) && self.alone(guest, to)
     }
 
     fn alone(&self, guest: usize, to: usize) -> bool {
@@ -282,8 +282,8 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
     fn occupy(&mut self, guest: usize, host: usize, sign: i64) {
         let model = self.model();
         let load = &model.guests[guest].load;
-        self.memory[host] += sign * load.memory;
-        self.guests[host] += sign;
+        self.held[host].memory += sign * load.memory;
+        self.held[host].guests += sign;
         for &r in &model.rules.apart_of[guest] {
             let count = &mut self.apart[r][model.rules.apart[r].place[host]];
             *count = if sign > 0 {

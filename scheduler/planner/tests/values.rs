@@ -202,6 +202,46 @@ fn a_group_that_was_begun_is_finished_although_its_last_guest_gains_nothing() {
 }
 
 #[test]
+fn a_guest_in_flight_holds_memory_on_both_hosts_and_weighs_where_it_goes() {
+    let hosts = vec![host("h1", 8.0, 1024), host("h2", 8.0, 4096)];
+    let full = |name| Guest {
+        memory_active_mib: Some(512),
+        ..guest(name, "h1", 0.5, 512)
+    };
+    let mut snapshot = fleet(hosts, vec![full("a"), full("b")]);
+    assert!(fleet_loss(&snapshot, &Policy::default()).total > 0.05);
+    snapshot.in_flight.push(InFlight {
+        guest: "a".into(),
+        from: "h1".into(),
+        to: "h2".into(),
+    });
+    let loss = fleet_loss(&snapshot, &Policy::default());
+    assert!(loss.total < 1e-6, "{loss:?}");
+    // Until it has left, its place is not free.
+    snapshot.guests.push(guest("c", "h2", 0.1, 64));
+    let refused = place_one(&snapshot, &Policy::default(), "c", Some("h1")).unwrap_err();
+    assert_eq!(refused[0].reason, BlockReason::NoCapacity);
+}
+
+#[test]
+fn a_guest_that_is_leaving_a_crowded_host_sends_no_other_away() {
+    let mut snapshot = hot();
+    snapshot
+        .guests
+        .iter_mut()
+        .for_each(|g| g.cpu_demand_cores = 0.01);
+    snapshot.in_flight.push(InFlight {
+        guest: "g0".into(),
+        from: "h1".into(),
+        to: "h2".into(),
+    });
+    let policy = Policy::parse("[limits]\nmax_guests_per_host = 3").unwrap();
+    let (found, _) = plan(&snapshot, &policy, &Options::default());
+    assert_eq!(found.steps, [], "{}", found.to_json());
+    assert_eq!(found.blocked, []);
+}
+
+#[test]
 fn a_manual_move_takes_the_best_host_or_says_why_each_is_refused() {
     let policy =
         Policy::parse("[pin.x]\nguests=[\"g1\"]\nhosts=[\"h1\",\"h3\"]\nstrength=\"must\"")

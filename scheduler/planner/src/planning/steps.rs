@@ -113,7 +113,6 @@ struct Change {
 struct Desk<'m, 'a> {
     model: &'m Model<'a>,
     members: Vec<Vec<usize>>,
-    base: Vec<Load>,
     loads: Vec<Load>,
     first_slopes: Vec<f64>,
     first_memory: Vec<i64>,
@@ -128,21 +127,21 @@ impl<'m, 'a> Desk<'m, 'a> {
         let mut desk = Self {
             model,
             members,
-            base: model.base_loads(),
             loads: vec![Load::default(); model.hosts.len()],
             first_slopes: Vec::new(),
             first_memory: Vec::new(),
         };
         (0..model.hosts.len()).for_each(|host| desk.add_up(host));
         desk.first_slopes = cpu_slopes(model, &desk.loads);
-        desk.first_memory = desk.loads.iter().map(|l| l.memory).collect();
+        let held = desk.loads.iter().zip(model.leaving());
+        desk.first_memory = held.map(|(load, left)| load.memory + left.memory).collect();
         desk
     }
 
     fn add_up(&mut self, host: usize) {
         let guests = &self.model.guests;
         let sum = |load: Load, &g: &usize| load.plus(&guests[g].load);
-        self.loads[host] = self.members[host].iter().fold(self.base[host], sum);
+        self.loads[host] = self.members[host].iter().fold(Load::default(), sum);
     }
 
     fn pair(&self, leg: &Leg, of: impl Fn(usize, &Load) -> f64) -> f64 {

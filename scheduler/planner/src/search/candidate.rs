@@ -85,8 +85,8 @@ impl State<'_, '_> {
         let most = i64::from(model.policy.limits.max_guests_per_host);
         u.guests.iter().all(fits)
             && u.hard_apart.iter().all(alone)
-            && (most == 0 || self.loads[at].guests <= most)
-            && self.loads[at].memory <= model.hosts[at].open_capacity
+            && (most == 0 || self.held(at).guests <= most)
+            && self.held(at).memory <= model.hosts[at].open_capacity
     }
 
     fn block_on_open_host(&self, unit: usize, to: usize) -> Option<Block> {
@@ -112,13 +112,13 @@ impl State<'_, '_> {
                 return Some(Block::Apart(r));
             }
         }
-        let after = self.loads[to].plus(&u.load);
+        let held = self.held(to);
         let most = i64::from(model.policy.limits.max_guests_per_host);
-        if most > 0 && after.guests > most {
+        if most > 0 && held.guests + u.load.guests > most {
             return Some(Block::Guests);
         }
-        let grows = u.load.memory > 0;
-        (grows && after.memory > model.hosts[to].open_capacity).then_some(Block::Memory)
+        let memory = held.memory + u.load.memory;
+        (u.load.memory > 0 && memory > model.hosts[to].open_capacity).then_some(Block::Memory)
     }
 
     /// The named reason and the number that decided.
@@ -144,11 +144,11 @@ impl State<'_, '_> {
                 let most = model.policy.limits.max_guests_per_host;
                 (
                     BlockReason::NoCapacity,
-                    format!("{} guests, at most {most}", self.loads[to].guests),
+                    format!("{} guests, at most {most}", self.held(to).guests),
                 )
             }
             Block::Memory => {
-                let free = host.open_capacity - self.loads[to].memory;
+                let free = host.open_capacity - self.held(to).memory;
                 let needs = self.units[unit].load.memory;
                 (
                     BlockReason::NoCapacity,
@@ -312,7 +312,7 @@ impl State<'_, '_> {
 
     /// Free memory of a host below its limit, MiB; negative when it is above.
     pub(crate) fn free_memory(&self, host: usize) -> i64 {
-        self.model.hosts[host].capacity - self.loads[host].memory
+        self.model.hosts[host].capacity - self.held(host).memory
     }
 
     /// Memory utilisation of a host.

@@ -124,7 +124,7 @@ fn collect(
 
 /// Whether the host has the memory for the unit if the other leaves.
 fn gives_room(state: &State<'_, '_>, unit: usize, ejected: usize, host: usize) -> bool {
-    let freed = state.loads[host].memory - state.units[ejected].load.memory;
+    let freed = state.held(host).memory - state.units[ejected].load.memory;
     freed + state.units[unit].load.memory <= state.model.hosts[host].open_capacity
 }
 

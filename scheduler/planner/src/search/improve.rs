@@ -223,11 +223,14 @@ fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     if ub.load.demand >= ua.load.demand || (ua.has_soft && ub.has_soft) {
         return None;
     }
-    let on_s = state.loads[s].minus(&ua.load).plus(&ub.load);
-    let on_t = state.loads[t].minus(&ub.load).plus(&ua.load);
-    if on_s.memory > model.hosts[s].open_capacity || on_t.memory > model.hosts[t].open_capacity {
+    let more = ua.load.memory - ub.load.memory;
+    let fits =
+        |host: usize, more: i64| state.held(host).memory + more <= model.hosts[host].open_capacity;
+    if !fits(s, -more) || !fits(t, more) {
         return None;
     }
+    let on_s = state.loads[s].minus(&ua.load).plus(&ub.load);
+    let on_t = state.loads[t].minus(&ub.load).plus(&ua.load);
     let rate = state.values[s] + state.values[t] - model.value(s, &on_s) - model.value(t, &on_t)
         + state.soft(a, s)
         - state.soft(a, t)

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::unit::{self, Unit};
 use crate::loss::Load;
-use crate::model::Model;
+use crate::model::{Held, Model};
 use crate::num::order_key;
 
 /// A placement of all units.
@@ -22,7 +22,9 @@ pub(crate) struct State<'m, 'a> {
     pub(crate) at: Vec<usize>,
     /// Per host: its units, ascending.
     pub(crate) members: Vec<Vec<usize>>,
-    base: Vec<Load>,
+    /// Per host: what migrations in flight still hold there.
+    leaving: Vec<Held>,
+    /// Per host: the load of its units, guests in flight to it included.
     pub(crate) loads: Vec<Load>,
     /// Per host: its share of the objective, guest-seconds per second.
     pub(crate) values: Vec<f64>,
@@ -59,7 +61,7 @@ impl<'m, 'a> State<'m, 'a> {
             unit_of,
             at,
             members,
-            base: model.base_loads(),
+            leaving: model.leaving(),
             loads: vec![Load::default(); hosts],
             values: vec![0.0; hosts],
             slopes: vec![0.0; hosts],
@@ -117,7 +119,7 @@ impl<'m, 'a> State<'m, 'a> {
     fn refresh(&mut self, host: usize) {
         let units = &self.units;
         let sum = |load: Load, &u: &usize| load.plus(&units[u].load);
-        self.loads[host] = self.members[host].iter().fold(self.base[host], sum);
+        self.loads[host] = self.members[host].iter().fold(Load::default(), sum);
         let old = (order_key(self.slopes[host]), host);
         self.values[host] = self.model.value(host, &self.loads[host]);
         self.slopes[host] = self.model.slope(host, &self.loads[host]);
@@ -162,7 +164,16 @@ impl<'m, 'a> State<'m, 'a> {
 
     /// Memory above a host's limit, MiB, once the migrations in flight have left.
     pub(crate) fn excess_memory(&self, host: usize) -> i64 {
-        self.loads[host].memory - self.base[host].memory - self.model.hosts[host].capacity
+        self.loads[host].memory - self.model.hosts[host].capacity
+    }
+
+    /// What is held on a host as long as nothing in flight has left: what arrivals must fit beside.
+    pub(crate) fn held(&self, host: usize) -> Held {
+        let (load, leaving) = (&self.loads[host], &self.leaving[host]);
+        Held {
+            memory: load.memory + leaving.memory,
+            guests: load.guests + leaving.guests,
+        }
     }
 
     /// Counts one evaluated candidate.
