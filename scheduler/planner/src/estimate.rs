@@ -12,6 +12,11 @@ use std::time::Duration;
 pub const DELAY_WEIGHT: f64 = 0.5;
 /// Readings kept per guest: more than one a second over the longest sensible window is noise.
 const MOST_READINGS: usize = 600;
+/// A reading this much older than the newest one is no straggler: the clock was set back. Readings of a guest
+/// come one after the other, seconds apart, so that only a clock that is being slewed lets one fall behind,
+/// by far less. Too low: a corrected clock costs the window's history; too high: for so long nothing
+/// new is believed.
+const CLOCK_SET_BACK_MS: i64 = 5_000;
 
 /// What was measured of a guest at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +39,12 @@ impl Reading {
     pub fn demand_cores(&self) -> f64 {
         let wanted = self.used_cores + DELAY_WEIGHT * self.delay_cores;
         wanted.min(self.limit_cores).max(0.0)
+    }
+
+    /// Whether the values can be: `min` and `max` would make a demand even of what is no number.
+    fn is_a_measurement(&self) -> bool {
+        let values = [self.used_cores, self.delay_cores, self.limit_cores];
+        values.into_iter().all(f64::is_finite)
     }
 }
 
@@ -74,17 +85,20 @@ impl Estimator {
     }
 
     /// Takes a reading. Values that cannot be, readings of a migration and readings out of order are left
-    /// out: the value before them goes on to hold.
+    /// out: the value before them goes on to hold. After the clock was set back the series begins anew, as
+    /// no reading before would ever be older than those that come.
     pub fn record(&mut self, guest: &str, reading: &Reading) {
-        let demand = reading.demand_cores();
-        if reading.during_migration || !demand.is_finite() {
+        if reading.during_migration || !reading.is_a_measurement() {
             return;
         }
         let series = self.series.entry(guest.to_owned()).or_default();
-        if series.back().is_some_and(|&(at, _)| at > reading.at_ms) {
+        let newest = series.back().map_or(reading.at_ms, |&(at, _)| at);
+        if newest.saturating_sub(reading.at_ms) > CLOCK_SET_BACK_MS {
+            series.clear();
+        } else if newest > reading.at_ms {
             return;
         }
-        series.push_back((reading.at_ms, demand));
+        series.push_back((reading.at_ms, reading.demand_cores()));
         let horizon = reading.at_ms - self.window_ms;
         // The reading before the window's start still holds at its start.
         while series.len() > MOST_READINGS || series.get(1).is_some_and(|&(at, _)| at <= horizon) {
@@ -250,6 +264,41 @@ mod tests {
         assert!((estimator.demand("g", 10_000).unwrap().mean_cores - 2.0).abs() < 1e-9);
         estimator.retain(|_, _| false);
         assert_eq!(estimator.demand("g", 10_000), None);
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_demand() {
+        for broken in [
+            Reading {
+                used_cores: f64::NAN,
+                ..reading(5_000, 0.0)
+            },
+            Reading {
+                delay_cores: f64::INFINITY,
+                ..reading(5_000, 0.0)
+            },
+            Reading {
+                limit_cores: f64::NAN,
+                ..reading(5_000, 9.0)
+            },
+        ] {
+            let demand = estimator(&[reading(0, 1.0), broken]).demand("g", 10_000);
+            assert!(
+                (demand.unwrap().mean_cores - 1.0).abs() < 1e-9,
+                "{broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_freezes_no_estimate_and_a_straggler_changes_none() {
+        let hour = 3_600_000;
+        let set_back = [reading(hour, 4.0), reading(1_000, 1.0), reading(2_000, 1.0)];
+        let demand = estimator(&set_back).demand("g", 3_000).unwrap();
+        assert!((demand.mean_cores - 1.0).abs() < 1e-9, "{demand:?}");
+        let straggler = [reading(hour, 4.0), reading(hour - 1_000, 1.0)];
+        let demand = estimator(&straggler).demand("g", hour + 1_000).unwrap();
+        assert!((demand.mean_cores - 4.0).abs() < 1e-9, "{demand:?}");
     }
 
     proptest! {
