@@ -119,6 +119,7 @@ impl Simulation {
             policy,
         };
         let choice = choose(situation, &plan);
+        self.core.want(&plan);
         self.pace.wake_for(&choice, self.now_ms);
         for step in &choice.start {
             if let Some(guest) = assessment.guests.get(&step.guest) {

@@ -94,3 +94,10 @@ fn the_same_seed_gives_the_same_run() {
     let run = || simulate(&[20, 4, 2], AUTOMATIC, 3, 1800).1.moves;
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_host_below_the_threshold_of_hot_spots_is_relieved_when_a_plan_wants_it() {
+    let eager = format!("{AUTOMATIC}aggressiveness = 5\n[price]\nmigration_guest_seconds = 5.0\n");
+    let (_, outcome) = simulate(&[8, 2, 2], &eager, 1, 1800);
+    assert!(!outcome.moves.is_empty());
+}
