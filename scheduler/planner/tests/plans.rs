@@ -169,3 +169,32 @@ fn a_skewed_fleet_is_evened_out() {
         assert!(found.loss_after < 0.5 * found.loss_before);
     }
 }
+
+#[test]
+fn a_hot_host_whose_guests_have_nowhere_to_go_is_explained() {
+    let hot = || {
+        let mut snapshot = lab(&[("h1", &[0.3, 0.4, 0.2, 0.1]), ("h2", &[])]);
+        let guests = snapshot.guests.iter_mut();
+        guests.for_each(|g| g.networks = vec!["br0".into()]);
+        snapshot
+    };
+    let mut full = hot();
+    full.hosts[1].memory_mib = 16;
+    let mut other_class = hot();
+    other_class.hosts[1].cpu_class = "old".into();
+    let mut other_network = hot();
+    other_network.hosts[1].networks = vec!["br1".into()];
+    for (snapshot, reason) in [
+        (full, BlockReason::NoCapacity),
+        (other_class, BlockReason::IncompatibleCpu),
+        (other_network, BlockReason::MissingNetwork),
+    ] {
+        let found = plan_and_judge(&snapshot, &Policy::default());
+        let why: Vec<_> = found
+            .blocked
+            .iter()
+            .map(|b| (b.guest.as_deref(), b.reason))
+            .collect();
+        assert_eq!(why, [(Some("h1-g1"), reason)], "{}", found.to_json());
+    }
+}

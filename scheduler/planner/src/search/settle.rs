@@ -1,7 +1,8 @@
 //! The end of a search: moves that no longer pay are dropped, hosts that stay hot are explained.
 
-use super::State;
+use super::forced::{best_target, no_target};
 use super::improve::movable;
+use super::{Candidate, State};
 use crate::constants::{NOTABLE_LOSS, STANDARD_ERRORS};
 use crate::plan::{BlockReason, Blocked};
 
@@ -40,7 +41,7 @@ fn still_pays(state: &mut State<'_, '_>, unit: usize, home: usize) -> bool {
     back.score < 0.0 && -back.gain > STANDARD_ERRORS * back.error
 }
 
-/// Names hosts that stay hot, with the best move that does not pay.
+/// Names hosts that stay hot, and why they are not relieved.
 pub(super) fn unhelped_hosts(state: &mut State<'_, '_>) -> Vec<Blocked> {
     let mut hot: Vec<(f64, usize)> = (0..state.model.hosts.len())
         .map(|h| (state.model.hosts[h].shape.loss(&state.loads[h]), h))
@@ -53,13 +54,17 @@ pub(super) fn unhelped_hosts(state: &mut State<'_, '_>) -> Vec<Blocked> {
         .collect()
 }
 
+/// The best move that does not pay; where no guest can go anywhere, what stands in the way of the one that
+/// demands most.
 fn explain(state: &mut State<'_, '_>, loss: f64, host: usize) -> Option<Blocked> {
     let mut best: Option<(f64, String)> = None;
+    let mut stuck: Option<(f64, usize)> = None;
     for unit in movable(state, host) {
-        let Some(to) = super::forced::best_target(state, unit) else {
-            continue;
-        };
-        let Some(candidate) = state.judge(unit, to) else {
+        let Some((to, candidate)) = best_candidate(state, unit) else {
+            let demand = state.units[unit].load.demand;
+            if demand > stuck.map_or(0.0, |(most, _)| most) {
+                stuck = Some((demand, unit));
+            }
             continue;
         };
         if best
@@ -83,10 +88,17 @@ fn explain(state: &mut State<'_, '_>, loss: f64, host: usize) -> Option<Blocked>
         );
         best = Some((candidate.score, detail));
     }
-    let (_, detail) = best?;
-    Some(Blocked::host(
-        &state.model.hosts[host].data.name,
-        BlockReason::DoesNotPay,
-        detail,
-    ))
+    if let Some((_, detail)) = best {
+        let name = &state.model.hosts[host].data.name;
+        return Some(Blocked::host(name, BlockReason::DoesNotPay, detail));
+    }
+    let (_, unit) = stuck?;
+    let (reason, detail) = no_target(state, unit);
+    let name = &state.model.guests[state.units[unit].guests[0]].data.name;
+    Some(Blocked::guest(name, reason, detail))
+}
+
+fn best_candidate(state: &mut State<'_, '_>, unit: usize) -> Option<(usize, Candidate)> {
+    let to = best_target(state, unit)?;
+    Some((to, state.judge(unit, to)?))
 }
