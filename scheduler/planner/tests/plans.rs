@@ -198,3 +198,16 @@ fn a_hot_host_whose_guests_have_nowhere_to_go_is_explained() {
         assert_eq!(why, [(Some("h1-g1"), reason)], "{}", found.to_json());
     }
 }
+
+#[test]
+fn anti_affine_guests_are_parted_by_moving_whichever_of_them_can_go() {
+    let policy =
+        Policy::parse("[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"must\"\n").unwrap();
+    let mut hosts = vec![host("h1", 8.0, 8192), host("h2", 8.0, 8192)];
+    hosts[1].networks = vec!["br0".into()];
+    let mut guests = vec![guest("db-1", "h1", 0.5, 800), guest("db-2", "h1", 0.5, 400)];
+    guests[1].networks = vec!["br1".into()];
+    let found = plan_and_judge(&fleet(hosts, guests), &policy);
+    let moved: Vec<&str> = found.steps.iter().map(|s| s.guest.as_str()).collect();
+    assert_eq!((moved, found.blocked.len()), (vec!["db-1"], 0));
+}

@@ -142,38 +142,43 @@ fn apart(state: &mut State<'_, '_>) -> Vec<Blocked> {
     blocked
 }
 
-/// Leaves one member in a place: the one that can move least, else the one that costs most to move.
+/// Leaves one member in a place: the one that can move least, else the one that costs most to move. Where
+/// too few of the others find another place, that one goes as well.
 fn thin_out(state: &mut State<'_, '_>, rule: usize, place: usize) -> Vec<Blocked> {
-    if state.apart_count[rule][place] < 2 {
-        return Vec::new();
-    }
-    let model = state.model;
-    let here = |g: &&usize| model.rules.apart[rule].place[state.at[state.unit_of[**g]]] == place;
-    let mut units: Vec<usize> = model.rules.apart[rule]
-        .members
-        .iter()
-        .filter(here)
-        .map(|&g| state.unit_of[g])
-        .collect();
-    units.dedup();
+    let mut units = members_in(state, rule, place);
     units.sort_by_key(|&u| {
         let unit = &state.units[u];
         (unit.can_be_forced(), unit.is_free(), -unit.load.memory, u)
     });
-    let impossible = model
-        .rules
-        .faults
-        .iter()
-        .any(|f| f.rules.contains(&model.rules.apart[rule].name));
+    // The one that should stay is asked last.
+    if !units.is_empty() {
+        units.rotate_left(1);
+    }
     let mut blocked = Vec::new();
-    for unit in units.into_iter().skip(1) {
-        if let Some(report) = force(state, unit, StepReason::RepairRule)
-            && !impossible
-        {
-            blocked.extend(report);
+    for unit in units {
+        let here = members_in(state, rule, place);
+        if here.len() > 1 && here.contains(&unit) {
+            blocked.extend(force(state, unit, StepReason::RepairRule).unwrap_or_default());
         }
     }
+    let rules = &state.model.rules;
+    let name = &rules.apart[rule].name;
+    let impossible = rules.faults.iter().any(|f| f.rules.contains(name));
+    if impossible || members_in(state, rule, place).len() < 2 {
+        blocked.clear();
+    }
     blocked
+}
+
+/// The units with a member of an `apart` rule in a place, or on its way there.
+fn members_in(state: &State<'_, '_>, rule: usize, place: usize) -> Vec<usize> {
+    let apart = &state.model.rules.apart[rule];
+    let units = apart.members.iter().map(|&guest| state.unit_of[guest]);
+    let mut here: Vec<usize> = units
+        .filter(|&unit| apart.place[state.at[unit]] == place)
+        .collect();
+    here.dedup();
+    here
 }
 
 fn together(state: &mut State<'_, '_>) -> Vec<Blocked> {
