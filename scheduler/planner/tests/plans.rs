@@ -211,3 +211,26 @@ fn anti_affine_guests_are_parted_by_moving_whichever_of_them_can_go() {
     let moved: Vec<&str> = found.steps.iter().map(|s| s.guest.as_str()).collect();
     assert_eq!((moved, found.blocked.len()), (vec!["db-1"], 0));
 }
+
+#[test]
+fn a_pin_that_is_mended_by_making_room_for_another_is_not_repaired_again() {
+    let policy = Policy::parse(
+        "schema = 1\n[pin.a]\nguests=[\"a\"]\nhosts=[\"h2\"]\nstrength=\"must\"\n\
+         [pin.b]\nguests=[\"b\"]\nhosts=[\"h3\", \"h4\"]\nstrength=\"must\"\n",
+    )
+    .unwrap();
+    let hosts = ["h1", "h2", "h3", "h4"].map(|name| host(name, 4.0, 1000));
+    let guests = vec![
+        guest("a", "h1", 0.5, 800),
+        guest("b", "h2", 0.5, 800),
+        guest("busy", "h4", 3.5, 100),
+    ];
+    let found = plan_and_judge(&fleet(hosts.to_vec(), guests), &policy);
+    let moved: Vec<_> = found
+        .steps
+        .iter()
+        .map(|s| (s.guest.as_str(), s.to.as_str()))
+        .collect();
+    // h3 is idle; a second repair would send b on to h4.
+    assert_eq!(moved, [("b", "h3"), ("a", "h2")], "{}", found.to_json());
+}

@@ -115,19 +115,20 @@ pub(crate) fn no_target(state: &State<'_, '_>, unit: usize) -> (BlockReason, Str
 }
 
 fn pins(state: &mut State<'_, '_>) -> Vec<Blocked> {
-    let model = state.model;
-    let broken = |u: &usize| {
-        state.units[*u]
-            .guests
-            .iter()
-            .any(|&g| model.rules.pin_against(g, state.at[*u]).is_some())
-    };
-    let units: Vec<usize> = (0..state.units.len()).filter(broken).collect();
-    units
-        .into_iter()
-        .filter_map(|u| force(state, u, StepReason::RepairRule))
-        .flatten()
-        .collect()
+    let mut blocked = Vec::new();
+    for unit in 0..state.units.len() {
+        // Asked just before: making room for another may have mended it.
+        if is_pinned_elsewhere(state, unit) {
+            blocked.extend(force(state, unit, StepReason::RepairRule).unwrap_or_default());
+        }
+    }
+    blocked
+}
+
+fn is_pinned_elsewhere(state: &State<'_, '_>, unit: usize) -> bool {
+    let at = state.at[unit];
+    let against = |&guest: &usize| state.model.rules.pin_against(guest, at).is_some();
+    state.units[unit].guests.iter().any(against)
 }
 
 fn apart(state: &mut State<'_, '_>) -> Vec<Blocked> {
