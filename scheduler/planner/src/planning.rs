@@ -152,6 +152,7 @@ fn route(model: &Model<'_>, start: &[usize], options: &Options) -> Route {
         evaluations += found.evaluations;
         blocked = std::mem::take(&mut found.blocked);
         let ordered = realise(model, &all.end, &found);
+        blocked.extend(given_up(model, &found, &ordered));
         if ordered.legs.is_empty() {
             break;
         }
@@ -224,6 +225,20 @@ fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
     } else {
         reduced
     }
+}
+
+/// Guests that have to move and have a place to go, but no way there.
+fn given_up<'s>(
+    model: &'s Model<'_>,
+    found: &'s Found,
+    ordered: &'s Ordered,
+) -> impl Iterator<Item = Blocked> + 's {
+    let stays = |&g: &usize| found.forced[g].is_some() && ordered.end[g] != found.placement[g];
+    (0..found.placement.len()).filter(stays).map(|g| {
+        let to = &model.hosts[found.placement[g]].data.name;
+        let detail = format!("should go to {to}, but no order of moves fits");
+        Blocked::guest(&model.guests[g].data.name, BlockReason::NoCapacity, detail)
+    })
 }
 
 /// What stands in the way whatever is planned: rules that cannot be fulfilled, guests that cannot move.
@@ -321,4 +336,45 @@ pub(crate) fn price_one(
         detour: false,
     };
     steps::one(model, start, &leg, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Guest, Host};
+
+    #[test]
+    fn a_forced_move_that_cannot_be_ordered_is_named() {
+        let mut snapshot = Snapshot::new("test", jiff::Timestamp::UNIX_EPOCH);
+        for (host, guest) in [("h1", "a"), ("h2", "b")] {
+            snapshot.hosts.push(Host {
+                name: host.into(),
+                cpu_cores: 4.0,
+                memory_mib: 1000,
+                ..Host::default()
+            });
+            snapshot.guests.push(Guest {
+                name: guest.into(),
+                host: host.into(),
+                memory_mib: 800,
+                ..Guest::default()
+            });
+        }
+        let policy = Policy::default();
+        let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+        // Two full hosts and no third one: neither guest can go first.
+        let found = Found {
+            placement: vec![1, 0],
+            forced: vec![Some(StepReason::RepairRule), None],
+            ..Found::default()
+        };
+        let ordered = realise(&model, &model.homes(), &found);
+        assert_eq!(ordered.legs, []);
+        let named: Vec<Blocked> = given_up(&model, &found, &ordered).collect();
+        let detail = "should go to h2, but no order of moves fits";
+        assert_eq!(
+            named,
+            [Blocked::guest("a", BlockReason::NoCapacity, detail)]
+        );
+    }
 }
