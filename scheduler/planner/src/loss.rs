@@ -184,6 +184,8 @@ impl Shape {
         let excess = load.demand + self.own - self.cores;
         if deviation > 0.0 {
             cumulative(excess / deviation) * self.calibration
+        } else if excess >= 0.0 {
+            self.calibration
         } else {
             0.0
         }

@@ -234,3 +234,20 @@ fn a_pin_that_is_mended_by_making_room_for_another_is_not_repaired_again() {
     // h3 is idle; a second repair would send b on to h4.
     assert_eq!(moved, [("b", "h3"), ("a", "h2")], "{}", found.to_json());
 }
+
+#[test]
+fn idle_hosts_that_are_too_small_do_not_hide_the_one_that_helps() {
+    let mut hosts = vec![host("hot", 8.0, 65_536), host("large", 16.0, 65_536)];
+    hosts.extend((0..20).map(|n| host(&format!("small-{n}"), 0.5, 65_536)));
+    let mut guests: Vec<_> = (0..4)
+        .map(|n| guest(&format!("g{n}"), "hot", 3.0, 1024))
+        .collect();
+    guests.extend((0..3).map(|n| guest(&format!("l{n}"), "large", 2.0, 1024)));
+    let found = plan_and_judge(&fleet(hosts, guests), &Policy::default());
+    assert!(
+        found.steps.iter().any(|s| s.to == "large"),
+        "{}",
+        found.to_json()
+    );
+    assert!(found.loss_after < 0.2 * found.loss_before);
+}

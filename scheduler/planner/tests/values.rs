@@ -4,8 +4,8 @@ mod fleet;
 
 use evenkeel_planner::policy::Policy;
 use evenkeel_planner::{
-    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, fleet_loss, place_one,
-    plan, precopy, step_is_still_good,
+    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, fleet_loss, loss,
+    place_one, plan, precopy, step_is_still_good,
 };
 use fleet::{fleet, guest, host};
 
@@ -117,6 +117,12 @@ fn loss_is_what_waits_on_average() {
     assert!((loss.per_host[0].cpu_utilisation - 2.5).abs() < 1e-9);
     snapshot.hosts[0].state = HostState::Absent;
     assert!(fleet_loss(&snapshot, &Policy::default()).total < 1e-12);
+}
+
+#[test]
+fn on_a_host_without_cores_every_vcpu_waits() {
+    let none = loss::Shape::of(&host("h", 0.0, 1024), &Policy::default());
+    assert!((none.cpu_slope(&loss::Load::default()) - 1.0).abs() < 1e-12);
 }
 
 fn hot() -> Snapshot {

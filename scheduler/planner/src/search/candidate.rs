@@ -310,6 +310,13 @@ impl State<'_, '_> {
         self.model.payback.horizon_seconds * (variance / SAMPLES).sqrt()
     }
 
+    /// Whether the mean demands would leave no core wanting on a host with this unit.
+    pub(crate) fn has_cores_for(&self, unit: usize, to: usize) -> bool {
+        let shape = &self.model.hosts[to].shape;
+        let demand = self.loads[to].demand + self.units[unit].load.demand;
+        demand + shape.own <= shape.cores
+    }
+
     /// Free memory of a host below its limit, MiB; negative when it is above.
     pub(crate) fn free_memory(&self, host: usize) -> i64 {
         self.model.hosts[host].capacity - self.held(host).memory

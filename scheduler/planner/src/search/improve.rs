@@ -8,8 +8,8 @@ use crate::constants::{SAMPLES, STANDARD_ERRORS};
 use crate::num::{from_count, order_key};
 use crate::policy::Strategy;
 
-/// Hosts that a unit is tried on.
-pub(super) const TARGETS: usize = 12;
+/// Hosts that a unit is tried on, and as many more that its demand would overload.
+pub(super) const TARGETS: u64 = 12;
 /// Hosts that a unit is tried on in exchanges.
 const SWAP_TARGETS: usize = 6;
 
@@ -150,7 +150,7 @@ pub(super) fn best_target(
     let least = least_gain(state, unit);
     let (horizon, from) = (state.model.payback.horizon_seconds, state.at[unit]);
     let mut best: Option<(Candidate, usize)> = None;
-    let (mut tried, mut evaluated) = (0, 0);
+    let (mut tried, mut overloaded) = (0, 0);
     let even = state.model.policy.strategy == Strategy::Spread;
     for &(_, to) in &state.targets {
         // The loss is convex: nothing is gained where one more core costs more than here.
@@ -158,11 +158,16 @@ pub(super) fn best_target(
         if tried >= TARGETS || (dearer && !state.units[unit].has_soft) {
             break;
         }
-        if state.block(unit, to).is_some() {
+        // However idle, a host that is too small must not stand in for one that helps.
+        let holds = state.has_cores_for(unit, to);
+        if (!holds && overloaded >= TARGETS) || state.block(unit, to).is_some() {
             continue;
         }
-        tried += 1;
-        evaluated += 1;
+        if holds {
+            tried += 1;
+        } else {
+            overloaded += 1;
+        }
         let gain = horizon * state.gain_rate(unit, to);
         let bar = best.map_or(floor, |(c, _)| c.score);
         if gain - least <= bar {
@@ -175,7 +180,7 @@ pub(super) fn best_target(
             best = Some((candidate, to));
         }
     }
-    state.evaluations += evaluated;
+    state.evaluations += tried + overloaded;
     best
 }
 
