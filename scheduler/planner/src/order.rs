@@ -266,15 +266,22 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         memory && (most == 0 || held.guests < most) && self.alone(guest, to)
     }
 
+    /// Whether no other member of an anti-affinity is, leaves or comes where the guest goes. In the place
+    /// it is in already it may meet those that are there, but not a second one that moves.
     fn alone(&self, guest: usize, to: usize) -> bool {
         let rules = &self.model().rules;
+        let under_way = &self.legs[self.wave_start..];
         rules.apart_of[guest]
             .iter()
             .filter(|&&r| rules.apart[r].hard)
-            .all(|&r| {
-                let place = &rules.apart[r].place;
-                let own = u32::from(place[self.at[guest]] == place[to]);
-                self.apart[r][place[to]] <= own
+            .all(|r| {
+                let place = &rules.apart[*r].place;
+                if place[self.at[guest]] != place[to] {
+                    return self.apart[*r][place[to]] == 0;
+                }
+                let arrives =
+                    |leg: &Leg| place[leg.to] == place[to] && rules.apart_of[leg.guest].contains(r);
+                !under_way.iter().any(arrives)
             })
     }
 

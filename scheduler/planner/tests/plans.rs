@@ -251,3 +251,52 @@ fn idle_hosts_that_are_too_small_do_not_hide_the_one_that_helps() {
     );
     assert!(found.loss_after < 0.2 * found.loss_before);
 }
+
+const OVER_RACKS: &str =
+    "[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"must\"\nover=\"rack\"\n";
+
+/// Two members of an anti-affinity over racks on h1 and h2 of rack r1; h3 is in r1 too, h4 in `other`.
+fn shared_rack(other: &str) -> evenkeel_planner::Snapshot {
+    let mut hosts = ["h1", "h2", "h3", "h4"].map(|name| host(name, 4.0, 8192));
+    for host in &mut hosts {
+        let rack = if host.name == "h4" { other } else { "r1" };
+        host.labels.insert("rack".into(), rack.into());
+    }
+    let guests = vec![
+        guest("busy", "h4", 3.5, 800),
+        guest("db-1", "h1", 0.5, 800),
+        guest("db-2", "h2", 0.5, 800),
+    ];
+    fleet(hosts.to_vec(), guests)
+}
+
+#[test]
+fn a_drain_may_keep_a_guest_in_the_rack_that_it_shares_already() {
+    let mut snapshot = shared_rack("r1");
+    let policy = Policy::parse(OVER_RACKS).unwrap();
+    snapshot.hosts[0].state = HostState::Draining;
+    let found = plan_and_judge(&snapshot, &policy);
+    let moved: Vec<_> = found
+        .steps
+        .iter()
+        .map(|s| (s.guest.as_str(), s.to.as_str(), s.reason))
+        .collect();
+    assert_eq!(
+        moved,
+        [("db-1", "h3", StepReason::Drain)],
+        "{}",
+        found.to_json()
+    );
+}
+
+#[test]
+fn guests_that_share_a_rack_are_parted_into_another_one_however_busy() {
+    let policy = Policy::parse(OVER_RACKS).unwrap();
+    let found = plan_and_judge(&shared_rack("r2"), &policy);
+    let repairs = found
+        .steps
+        .iter()
+        .filter(|s| s.reason == StepReason::RepairRule);
+    let targets: Vec<&str> = repairs.map(|s| s.to.as_str()).collect();
+    assert_eq!(targets, ["h4"], "{}", found.to_json());
+}

@@ -98,17 +98,14 @@ impl State<'_, '_> {
         }
         let from = self.at[unit];
         for &r in &u.hard_apart {
-            let rule = &model.rules.apart[r];
-            let place = rule.place[to];
-            let own = if rule.place[from] == place {
-                u.guests
-                    .iter()
-                    .filter(|g| model.rules.apart_of[**g].contains(&r))
-                    .count()
+            let place = &model.rules.apart[r].place;
+            // Whoever stays in a shared place makes nothing worse there.
+            let refused = if place[from] == place[to] {
+                u.parting == Some(r)
             } else {
-                0
+                self.apart_count[r][place[to]] > 0
             };
-            if from_count(own) < f64::from(self.apart_count[r][place]) {
+            if refused {
                 return Some(Block::Apart(r));
             }
         }

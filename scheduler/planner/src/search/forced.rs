@@ -159,7 +159,9 @@ fn thin_out(state: &mut State<'_, '_>, rule: usize, place: usize) -> Vec<Blocked
     for unit in units {
         let here = members_in(state, rule, place);
         if here.len() > 1 && here.contains(&unit) {
+            state.units[unit].parting = Some(rule);
             blocked.extend(force(state, unit, StepReason::RepairRule).unwrap_or_default());
+            state.units[unit].parting = None;
         }
     }
     let rules = &state.model.rules;

@@ -17,6 +17,8 @@ pub(crate) struct Unit {
     pub(crate) hard_apart: Vec<usize>,
     /// Whether any `should` rule is about it.
     pub(crate) has_soft: bool,
+    /// The broken `apart` rule whose place it has to leave, while that is sought for.
+    pub(crate) parting: Option<usize>,
     /// Why it has to move, once that is found.
     pub(crate) forced: Option<StepReason>,
 }
@@ -99,6 +101,7 @@ fn unit(model: &Model<'_>, placement: &[usize], guests: Vec<usize>) -> Unit {
         mobility,
         hard_apart,
         has_soft,
+        parting: None,
         forced: None,
     }
 }
