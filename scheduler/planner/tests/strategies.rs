@@ -191,3 +191,34 @@ fn rules_that_contradict_each_other_on_this_fleet_are_named_and_stop_nothing_els
     assert!(found.steps.iter().any(|s| s.guest.starts_with('y')));
     assert!(!found.steps.iter().any(|s| s.guest.starts_with('x')));
 }
+
+#[test]
+fn room_for_an_anti_affine_guest_is_made_by_the_one_it_must_not_meet() {
+    let rule = "[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"must\"\n";
+    let mut hosts = vec![
+        host("h1", 8.0, 8192),
+        host("h2", 8.0, 8192),
+        host("h3", 8.0, 8192),
+    ];
+    hosts[0].state = HostState::Draining;
+    hosts[2].networks = vec!["br0".into()];
+    let mut guests = vec![
+        guest("db-1", "h1", 0.2, 1024),
+        guest("db-2", "h2", 0.2, 1024),
+    ];
+    guests[0].networks = vec!["br1".into()];
+    // Cheaper to send away, but of no help.
+    guests.push(guest("small", "h2", 0.01, 64));
+    let found = plan_and_judge(&fleet(hosts, guests), &policy(rule));
+    let moved: Vec<_> = found
+        .steps
+        .iter()
+        .map(|s| (s.guest.as_str(), s.to.as_str()))
+        .collect();
+    assert_eq!(
+        moved,
+        [("db-2", "h3"), ("db-1", "h2")],
+        "{}",
+        found.to_json()
+    );
+}

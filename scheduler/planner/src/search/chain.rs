@@ -86,30 +86,30 @@ fn collect(
     refuges: &mut Refuges,
     found: &mut Vec<Chain>,
 ) {
-    let lacks_room = |b| matches!(b, Some(Block::Memory | Block::Apart(_) | Block::Guests));
     let most = if aim == Aim::Gain {
         FIRST_TARGETS
     } else {
         usize::MAX
     };
-    let hosts: Vec<usize> = state
+    let hosts: Vec<(usize, Block)> = state
         .targets
         .iter()
-        .map(|&(_, t)| t)
-        .filter(|&t| lacks_room(state.block(unit, t)))
+        .filter_map(|&(_, t)| Some((t, state.block(unit, t).filter(lacks_room)?)))
         .take(most)
         .collect();
     let from = state.at[unit];
     let load = state.units[unit].load;
     let left = state.values[from] - state.model.value(from, &state.loads[from].minus(&load))
         + state.soft(unit, from);
-    for host in hosts {
+    for (host, block) in hosts {
         let mut best: Option<Chain> = None;
         for ejected in movable(state, host) {
             if state.exhausted() {
                 return;
             }
-            if gives_room(state, unit, ejected, host) {
+            // Each one's soft rules are weighed as if the other stayed.
+            let blurred = state.units[unit].has_soft && state.units[ejected].has_soft;
+            if (aim == Aim::Room || !blurred) && gives_room(state, unit, ejected, block) {
                 let floor = best.map_or(0.0, |c| c.score);
                 let bar = Bar { left, aim, floor };
                 let chain = best_refuge(state, unit, ejected, bar, refuges);
@@ -122,8 +122,19 @@ fn collect(
     }
 }
 
-/// Whether the host has the memory for the unit if the other leaves.
-fn gives_room(state: &State<'_, '_>, unit: usize, ejected: usize, host: usize) -> bool {
+/// Whether a place for the unit is all that is missing.
+fn lacks_room(block: &Block) -> bool {
+    matches!(block, Block::Memory | Block::Apart(_) | Block::Guests)
+}
+
+/// Whether what keeps the unit out goes when the other leaves its host, and the memory is enough then.
+fn gives_room(state: &State<'_, '_>, unit: usize, ejected: usize, block: Block) -> bool {
+    let host = state.at[ejected];
+    if let Block::Apart(rule) = block
+        && !state.units[ejected].hard_apart.contains(&rule)
+    {
+        return false;
+    }
     let freed = state.held(host).memory - state.units[ejected].load.memory;
     freed + state.units[unit].load.memory <= state.model.hosts[host].open_capacity
 }
