@@ -174,6 +174,9 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
 
     fn fill_wave(&mut self, batches: &mut Vec<Batch>) {
         batches.retain_mut(|batch| {
+            if batch.begun {
+                self.reserve(&batch.moves, -1);
+            }
             if self.start_batch(&batch.moves) {
                 return false;
             }
@@ -185,9 +188,20 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
                     .retain(|&(guest, to)| !self.start(guest, to, false));
                 batch.begun |= batch.moves.len() < before;
             }
+            if batch.begun {
+                self.reserve(&batch.moves, 1);
+            }
             !batch.moves.is_empty()
         });
         batches.sort_by_key(|batch| !batch.begun);
+    }
+
+    /// Keeps (1) or gives free (−1) what the rest of a begun batch needs where it goes: nobody else may
+    /// take it before the next wave.
+    fn reserve(&mut self, moves: &[(usize, usize)], sign: i64) {
+        for &(guest, to) in moves {
+            self.occupy(guest, to, sign);
+        }
     }
 
     /// Whether all moves of a batch fit, limits of migrations at a time aside.
@@ -318,7 +332,7 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
     fn detour(&mut self, batches: &[Batch]) -> bool {
         let mut waiting: Vec<(usize, usize)> = batches
             .iter()
-            .filter(|b| b.moves.len() == 1)
+            .filter(|b| b.moves.len() == 1 && !b.begun)
             .map(|b| b.moves[0])
             .collect();
         waiting.sort_by_key(|&(guest, _)| (self.model().guests[guest].load.memory, guest));
@@ -348,5 +362,62 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
             && model.profiles[model.guests[guest].profile][host].is_none()
             && self.fits(guest, host)
             && converges()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ShutOffGuests;
+    use crate::policy::Policy;
+    use crate::snapshot::{Guest, Host, InFlight, Snapshot};
+
+    #[test]
+    fn nobody_takes_the_place_of_a_group_that_has_begun() {
+        let mut snapshot = Snapshot::new("test", jiff::Timestamp::UNIX_EPOCH);
+        for (name, memory_mib) in [("h1", 1500), ("h2", 1500), ("h3", 1500), ("h4", 1500)] {
+            snapshot.hosts.push(Host {
+                name: name.into(),
+                cpu_cores: 4.0,
+                memory_mib,
+                ..Host::default()
+            });
+        }
+        let places = [
+            ("a1", "h1"),
+            ("a2", "h1"),
+            ("flies", "h1"),
+            ("x", "h3"),
+            ("y", "h2"),
+        ];
+        snapshot.guests = places
+            .map(|(name, host)| Guest {
+                name: name.into(),
+                host: host.into(),
+                memory_mib: 400,
+                ..Guest::default()
+            })
+            .to_vec();
+        snapshot.in_flight.push(InFlight {
+            guest: "flies".into(),
+            from: "h1".into(),
+            to: "h4".into(),
+        });
+        let policy = Policy::parse(
+            "[limits]\nmigrations_per_host = 2\n\
+             [affinity.a]\nguests = [\"a1\", \"a2\"]\nstrength = \"must\"\n",
+        )
+        .unwrap();
+        let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+        let state = State::new(&model, &model.homes(), 0);
+        // The migration in flight lets one of the group go; x would fit beside it as long as y is there.
+        let forced = [true, true, false, true, false];
+        let ordered = order(&state, &[1, 1, 3, 1, 2], &forced, Detours::Refused);
+        let waves: Vec<(&str, u32)> = ordered
+            .legs
+            .iter()
+            .map(|leg| (places[leg.guest].0, leg.wave))
+            .collect();
+        assert_eq!(waves, [("a1", 1), ("y", 1), ("a2", 2), ("x", 2)]);
     }
 }
