@@ -9,10 +9,10 @@ use crate::constants::NOTABLE_LOSS;
 use crate::explain::{Explain, PlanReport};
 use crate::loss::Load;
 use crate::model::{Mobility, Model, ShutOffGuests, imbalance_of};
-use crate::order::{Detours, Ordered, order};
+use crate::order::{Detours, Leg, Ordered, order};
 use crate::plan::{BlockReason, Blocked, HostChange, Plan, SCHEMA, Step, StepReason};
 use crate::policy::Policy;
-use crate::search::{Found, Purpose, State, search};
+use crate::search::{Found, Purpose, State, search, without_unpaid};
 use crate::snapshot::{GuestState, HostState, Snapshot};
 
 /// How to plan.
@@ -65,11 +65,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, options: &Options) -> (Plan, P
     let route = route(&model, &start, options);
     let mut legs = route.ordered.legs;
     if let Some(most) = options.max_moves {
-        legs.truncate(steps::whole_groups(&model, &legs, most));
-    }
-    let mut end = start.clone();
-    for leg in &legs {
-        end[leg.guest] = leg.to;
+        legs = cut_short(&model, &start, legs, &route.forced, most);
     }
     let (steps, loads) = steps::price(&model, &start, &legs, &route.forced);
     let before = State::new(&model, &start, 0);
@@ -175,11 +171,10 @@ fn route(model: &Model<'_>, start: &[usize], options: &Options) -> Route {
 /// Appends the waves of a later round.
 fn append(all: &mut Ordered, later: Ordered) {
     let waves = all.legs.last().map_or(0, |leg| leg.wave);
-    all.legs
-        .extend(later.legs.into_iter().map(|leg| crate::order::Leg {
-            wave: leg.wave + waves,
-            ..leg
-        }));
+    all.legs.extend(later.legs.into_iter().map(|leg| Leg {
+        wave: leg.wave + waves,
+        ..leg
+    }));
     all.end = later.end;
     all.complete &= later.complete;
 }
@@ -210,7 +205,7 @@ fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
         return direct;
     }
     let detoured = order(&state, &found.placement, &forced, Detours::Allowed);
-    let reduced = crate::search::without_unpaid(model, start, &direct.end, &found.forced);
+    let reduced = without_unpaid(model, start, &direct.end, &found.forced);
     let reduced = order(&state, &reduced, &forced, Detours::Refused);
     let all_forced = |o: &Ordered| {
         (0..forced.len())
@@ -224,6 +219,44 @@ fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
         detoured
     } else {
         reduced
+    }
+}
+
+/// The first legs, at most `most`, without those that do not pay now that the rest is missing: room for
+/// somebody who does not come, half an exchange. Room for a forced move is kept.
+fn cut_short(
+    model: &Model<'_>,
+    start: &[usize],
+    mut legs: Vec<Leg>,
+    forced: &[Option<StepReason>],
+    most: usize,
+) -> Vec<Leg> {
+    let keep = steps::whole_groups(model, &legs, most);
+    let missing = legs.split_off(keep);
+    let mut forced = forced.to_vec();
+    let mut end = start.to_vec();
+    for leg in &legs {
+        end[leg.guest] = leg.to;
+        let waits = |m: &Leg| m.to == leg.from && forced[m.guest].is_some();
+        if missing.iter().any(waits) {
+            forced[leg.guest].get_or_insert(StepReason::MakeRoom);
+        }
+    }
+    if missing.is_empty() {
+        return legs;
+    }
+    let paying = without_unpaid(model, start, &end, &forced);
+    let is_forced: Vec<bool> = forced.iter().map(Option::is_some).collect();
+    let ordered = order(
+        &State::new(model, start, 0),
+        &paying,
+        &is_forced,
+        Detours::Refused,
+    );
+    if paying == end || !ordered.complete {
+        legs
+    } else {
+        ordered.legs
     }
 }
 
@@ -328,7 +361,7 @@ pub(crate) fn price_one(
     to: usize,
     reason: StepReason,
 ) -> Step {
-    let leg = crate::order::Leg {
+    let leg = Leg {
         wave: 1,
         guest,
         from: start[guest],

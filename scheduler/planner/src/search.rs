@@ -100,3 +100,37 @@ pub(crate) fn without_unpaid(
     settle::drop_what_does_not_pay(&mut state);
     state.placement()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ShutOffGuests;
+    use crate::policy::Policy;
+    use crate::snapshot::{Guest, Host, Snapshot};
+
+    #[test]
+    fn a_move_that_does_not_pay_is_dropped_although_its_home_takes_no_newcomer() {
+        let mut snapshot = Snapshot::new("test", jiff::Timestamp::UNIX_EPOCH);
+        for name in ["h1", "h2"] {
+            snapshot.hosts.push(Host {
+                name: name.into(),
+                cpu_cores: 4.0,
+                memory_mib: 1000,
+                ..Host::default()
+            });
+        }
+        snapshot.guests.push(Guest {
+            name: "a".into(),
+            host: "h1".into(),
+            memory_mib: 600,
+            cpu_classes: vec!["other".into()],
+            ..Guest::default()
+        });
+        // Half of each host is kept free for the failure of the other.
+        let policy = Policy::parse("[limits]\nreserve_host_failures = 1").unwrap();
+        let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+        assert_eq!(without_unpaid(&model, &[0], &[1], &[None]), [0]);
+        let forced = [Some(StepReason::Drain)];
+        assert_eq!(without_unpaid(&model, &[0], &[1], &forced), [1]);
+    }
+}

@@ -4,7 +4,7 @@
 
 mod fleet;
 
-use evenkeel_planner::{HostState, Policy, Snapshot, StepReason};
+use evenkeel_planner::{HostState, Options, Policy, Snapshot, StepReason, plan};
 use fleet::{Dice, fleet, guest, host, plan_and_judge};
 
 fn policy(text: &str) -> Policy {
@@ -221,4 +221,37 @@ fn room_for_an_anti_affine_guest_is_made_by_the_one_it_must_not_meet() {
         "{}",
         found.to_json()
     );
+}
+
+#[test]
+fn room_for_a_guest_that_a_short_plan_leaves_out_is_not_made() {
+    let hosts = vec![
+        host("h1", 4.0, 2048),
+        host("h2", 8.0, 1024),
+        host("h3", 0.2, 1024),
+    ];
+    let mut guests: Vec<_> = (0..3)
+        .map(|n| guest(&format!("busy-{n}"), "h1", 2.0, 600))
+        .collect();
+    guests.push(guest("idle", "h2", 0.01, 600));
+    let snapshot = fleet(hosts, guests);
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    let reasons: Vec<StepReason> = found.steps.iter().map(|s| s.reason).collect();
+    assert_eq!(
+        reasons,
+        [StepReason::MakeRoom, StepReason::RelieveCpu],
+        "{}",
+        found.to_json()
+    );
+    let one = Options {
+        max_moves: Some(1),
+        ..Options::default()
+    };
+    let (short, _) = plan(&snapshot, &Policy::default(), &one);
+    assert_eq!(short.steps, []);
+    // A drain needs the room: the next plan goes on.
+    let mut draining = snapshot;
+    draining.hosts[0].state = HostState::Draining;
+    let (short, _) = plan(&draining, &Policy::default(), &one);
+    assert_eq!(short.steps.len(), 1, "{}", short.to_json());
 }

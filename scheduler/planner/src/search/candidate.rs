@@ -65,8 +65,20 @@ impl State<'_, '_> {
     }
 
     /// Whether a unit that went away could be back at its home, be that open or not.
+    ///
+    /// It stood there: what the host offers was enough for it, and as long as nobody new has come, it may
+    /// take up what is kept free for host failures.
     pub(crate) fn could_stay_at(&self, unit: usize, home: usize) -> bool {
-        self.block_on_open_host(unit, home).is_none()
+        let model = self.model;
+        let pinned = |&g: &usize| model.rules.pin_against(g, home).is_some();
+        let is_new = |&other: &usize| self.units[other].home != home;
+        let host = &model.hosts[home];
+        let limit = if self.members[home].iter().any(is_new) {
+            host.open_capacity
+        } else {
+            host.capacity
+        };
+        !self.units[unit].guests.iter().any(pinned) && self.no_room(unit, home, limit).is_none()
     }
 
     /// Whether everything that is demanded of a unit's place holds where it is now.
@@ -90,12 +102,18 @@ impl State<'_, '_> {
     }
 
     fn block_on_open_host(&self, unit: usize, to: usize) -> Option<Block> {
-        let (model, u) = (self.model, &self.units[unit]);
-        for &guest in &u.guests {
+        let model = self.model;
+        for &guest in &self.units[unit].guests {
             if let Some(reason) = model.profiles[model.guests[guest].profile][to] {
                 return Some(Block::Profile(reason));
             }
         }
+        self.no_room(unit, to, model.hosts[to].open_capacity)
+    }
+
+    /// What stands in the way beside those that are there, with this much memory in all.
+    fn no_room(&self, unit: usize, to: usize, limit: i64) -> Option<Block> {
+        let (model, u) = (self.model, &self.units[unit]);
         let from = self.at[unit];
         for &r in &u.hard_apart {
             let place = &model.rules.apart[r].place;
@@ -115,7 +133,7 @@ impl State<'_, '_> {
             return Some(Block::Guests);
         }
         let memory = held.memory + u.load.memory;
-        (u.load.memory > 0 && memory > model.hosts[to].open_capacity).then_some(Block::Memory)
+        (u.load.memory > 0 && memory > limit).then_some(Block::Memory)
     }
 
     /// The named reason and the number that decided.
