@@ -251,10 +251,11 @@ impl Selector {
         // A name that stands on two hosts is written `host/name`: rules about the name go on to hold.
         let short = name.rsplit_once('/').map_or(name, |(_, short)| short);
         let fits = |pattern: &str, name| crate::glob::matches(pattern, name);
+        let is_long = short.len() < name.len();
         let by_name = self
             .patterns
             .iter()
-            .any(|p| fits(p, name) || fits(p, short));
+            .any(|p| fits(p, name) || (is_long && fits(p, short)));
         let has = |(key, value): &(String, String)| {
             label(key).is_some_and(|found| crate::glob::matches(value, found))
         };
