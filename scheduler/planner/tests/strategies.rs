@@ -4,7 +4,7 @@
 
 mod fleet;
 
-use evenkeel_planner::{HostState, Options, Policy, Snapshot, StepReason, plan};
+use evenkeel_planner::{HostState, Options, Policy, Purpose, Snapshot, StepReason, plan};
 use fleet::{Dice, fleet, guest, host, plan_and_judge};
 
 fn policy(text: &str) -> Policy {
@@ -254,4 +254,32 @@ fn room_for_a_guest_that_a_short_plan_leaves_out_is_not_made() {
     draining.hosts[0].state = HostState::Draining;
     let (short, _) = plan(&draining, &Policy::default(), &one);
     assert_eq!(short.steps.len(), 1, "{}", short.to_json());
+}
+
+#[test]
+fn looking_for_room_counts_as_work_and_ends_with_the_budget() {
+    let mut hosts = vec![host("drained", 4.0, 8192)];
+    hosts[0].state = HostState::Draining;
+    let mut guests: Vec<_> = (0..10)
+        .map(|n| guest(&format!("d{n}"), "drained", 0.1, 300))
+        .collect();
+    for h in 0..10 {
+        let name = format!("full-{h}");
+        guests.extend((0..32).map(|n| guest(&format!("g{h}-{n}"), &name, 0.1, 256)));
+        hosts.push(host(&name, 4.0, 8192));
+    }
+    let snapshot = fleet(hosts, guests);
+    let work = |budget| {
+        let options = Options {
+            budget,
+            purpose: Purpose::Drain,
+            ..Options::default()
+        };
+        let (found, report) = plan(&snapshot, &Policy::default(), &options);
+        assert_eq!(found.steps, []);
+        report.evaluations
+    };
+    // Each of ten guests asks every one of 320 others to make room.
+    assert_eq!(work(u64::MAX), 3_200);
+    assert_eq!(work(1_000), 1_000);
 }

@@ -226,23 +226,27 @@ fn unmatched(rules: &Rules, apart: &Apart, present: &impl Fn(usize) -> bool) -> 
     None
 }
 
-/// One augmenting path of the bipartite matching; depth is at most the number of members.
+/// One augmenting path of the bipartite matching; depth is at most the number of members. A free place is
+/// taken before anybody is asked to move on.
 fn augment(
     member: usize,
     options: &[BTreeSet<usize>],
     holder: &mut [Option<usize>],
     seen: &mut [bool],
 ) -> bool {
+    if let Some(&free) = options[member].iter().find(|p| holder[**p].is_none()) {
+        holder[free] = Some(member);
+        return true;
+    }
     for &place in &options[member] {
-        if seen[place] {
+        if std::mem::replace(&mut seen[place], true) {
             continue;
         }
-        seen[place] = true;
-        let free = match holder[place] {
+        let moves_on = match holder[place] {
             None => true,
             Some(other) => augment(other, options, holder, seen),
         };
-        if free {
+        if moves_on {
             holder[place] = Some(member);
             return true;
         }

@@ -107,6 +107,7 @@ fn collect(
             if state.exhausted() {
                 return;
             }
+            state.count();
             // Each one's soft rules are weighed as if the other stayed.
             let blurred = state.units[unit].has_soft && state.units[ejected].has_soft;
             if (aim == Aim::Room || !blurred) && gives_room(state, unit, ejected, block) {
@@ -177,7 +178,6 @@ fn best_refuge(
     let there = state.values[host] - model.value(host, &changed) + state.soft(ejected, host)
         - state.soft(unit, host);
     let least = least_gain(state, unit) + least_gain(state, ejected);
-    state.count();
     let bound = horizon * (left + there + arrival_bonus(state, ejected)) - least;
     if aim == Aim::Gain && bound <= floor {
         return None;
