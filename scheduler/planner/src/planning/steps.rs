@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::loss::Load;
-use crate::model::Model;
+use crate::model::{Held, Model};
 use crate::order::{Leg, Ordered};
 use crate::plan::{Step, StepReason};
 use crate::policy::Strategy;
@@ -70,30 +70,31 @@ pub(super) fn price(
         let later = &legs[at + 1..];
         let reason = desk.reason(leg, &change, forced[leg.guest], legs, later);
         let mut step = desk.step(leg, &change, reason);
-        step.after = waits_for(&legs[..at], leg, &desk);
+        step.after = waits_for(legs, at, &desk);
         steps.push(step);
     }
     (steps, desk.loads)
 }
 
-/// Earlier steps that this one needs: its own first leg, and those that make it fit.
-fn waits_for(earlier: &[Leg], leg: &Leg, desk: &Desk<'_, '_>) -> Vec<usize> {
-    let model = desk.model;
-    let needs = model.guests[leg.guest].load.memory;
-    let full = desk.first_memory[leg.to] + needs > model.hosts[leg.to].capacity;
-    let shares_rule = |other: usize| {
-        let rules = &model.rules;
-        rules.apart_of[other]
-            .iter()
-            .any(|r| rules.apart[*r].hard && rules.apart_of[leg.guest].contains(r))
+/// Earlier steps that this one needs: its own first leg, and those that leave its target when it would not
+/// fit there without any of them.
+fn waits_for(legs: &[Leg], at: usize, desk: &Desk<'_, '_>) -> Vec<usize> {
+    let (model, leg) = (desk.model, &legs[at]);
+    let rules = &model.rules;
+    let crowded = !desk.fits_without_departures(legs, leg);
+    let frees = |e: &Leg| {
+        let parts = |&r: &usize| {
+            let apart = &rules.apart[r];
+            apart.hard
+                && rules.apart_of[leg.guest].contains(&r)
+                && apart.place[e.from] == apart.place[leg.to]
+                && apart.place[e.to] != apart.place[leg.to]
+        };
+        (crowded && e.from == leg.to) || rules.apart_of[e.guest].iter().any(parts)
     };
-    let needed = |e: &Leg| {
-        e.wave < leg.wave
-            && (e.guest == leg.guest || (e.from == leg.to && (full || shares_rule(e.guest))))
-    };
+    let needed = |e: &Leg| e.wave < leg.wave && (e.guest == leg.guest || frees(e));
+    let earlier = legs[..at].iter().enumerate();
     earlier
-        .iter()
-        .enumerate()
         .filter(|(_, e)| needed(e))
         .map(|(at, _)| at + 1)
         .collect()
@@ -115,7 +116,8 @@ struct Desk<'m, 'a> {
     members: Vec<Vec<usize>>,
     loads: Vec<Load>,
     first_slopes: Vec<f64>,
-    first_memory: Vec<i64>,
+    /// What was held before the first leg.
+    first_held: Vec<Held>,
 }
 
 impl<'m, 'a> Desk<'m, 'a> {
@@ -129,13 +131,27 @@ impl<'m, 'a> Desk<'m, 'a> {
             members,
             loads: vec![Load::default(); model.hosts.len()],
             first_slopes: Vec::new(),
-            first_memory: Vec::new(),
+            first_held: model.leaving(),
         };
         (0..model.hosts.len()).for_each(|host| desk.add_up(host));
         desk.first_slopes = cpu_slopes(model, &desk.loads);
-        let held = desk.loads.iter().zip(model.leaving());
-        desk.first_memory = held.map(|(load, left)| load.memory + left.memory).collect();
+        for (held, load) in desk.first_held.iter_mut().zip(&desk.loads) {
+            held.memory += load.memory;
+            held.guests += load.guests;
+        }
         desk
+    }
+
+    /// Whether a leg's target would have room if nobody had left it: with all that have come by then.
+    fn fits_without_departures(&self, legs: &[Leg], leg: &Leg) -> bool {
+        let model = self.model;
+        let mut held = self.first_held[leg.to];
+        for come in legs.iter().filter(|l| l.to == leg.to && l.wave <= leg.wave) {
+            held.memory += model.guests[come.guest].load.memory;
+            held.guests += 1;
+        }
+        let most = i64::from(model.policy.limits.max_guests_per_host);
+        held.memory <= model.hosts[leg.to].open_capacity && (most == 0 || held.guests <= most)
     }
 
     fn add_up(&mut self, host: usize) {
@@ -294,4 +310,71 @@ pub(super) fn one(model: &Model<'_>, start: &[usize], leg: &Leg, reason: StepRea
     let mut desk = Desk::new(model, start);
     let change = desk.carry_out(leg);
     desk.step(leg, &change, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ShutOffGuests;
+    use crate::policy::Policy;
+    use crate::snapshot::{Guest, Host, Snapshot};
+
+    /// What the steps wait for when these guests (name, host, MiB) go these ways (wave, guest, target) over
+    /// four hosts of 1000 MiB, the first two in rack r1, the others in r2.
+    fn after(
+        policy: &str,
+        guests: &[(&str, usize, u64)],
+        ways: &[(u32, usize, usize)],
+    ) -> Vec<Vec<usize>> {
+        let mut snapshot = Snapshot::new("test", jiff::Timestamp::UNIX_EPOCH);
+        for (name, rack) in [("h0", "r1"), ("h1", "r1"), ("h2", "r2"), ("h3", "r2")] {
+            snapshot.hosts.push(Host {
+                name: name.into(),
+                cpu_cores: 4.0,
+                memory_mib: 1000,
+                labels: [("rack".into(), rack.into())].into(),
+                ..Host::default()
+            });
+        }
+        let guest = |&(name, host, memory_mib): &(&str, usize, u64)| Guest {
+            name: name.into(),
+            host: format!("h{host}"),
+            memory_mib,
+            ..Guest::default()
+        };
+        snapshot.guests = guests.iter().map(guest).collect();
+        let policy = Policy::parse(policy).unwrap();
+        let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+        let leg = |&(wave, guest, to): &(u32, usize, usize)| Leg {
+            wave,
+            guest,
+            from: model.guests[guest].home,
+            to,
+            detour: false,
+        };
+        let legs: Vec<Leg> = ways.iter().map(leg).collect();
+        let (steps, _) = price(&model, &model.homes(), &legs, &vec![None; guests.len()]);
+        steps.into_iter().map(|step| step.after).collect()
+    }
+
+    #[test]
+    fn an_arrival_waits_for_the_room_that_another_arrival_has_taken() {
+        let guests = [("a", 0, 400), ("b", 2, 400), ("c", 1, 400)];
+        let ways = [(1, 0, 1), (1, 2, 3), (2, 1, 1)];
+        assert_eq!(after("", &guests, &ways), [vec![], vec![], vec![2]]);
+        let alone = [(1, 2, 3), (2, 1, 1)];
+        assert_eq!(after("", &guests, &alone), vec![Vec::<usize>::new(); 2]);
+        let two = "[limits]\nmax_guests_per_host = 1";
+        assert_eq!(after(two, &guests, &alone), [vec![], vec![1]]);
+    }
+
+    #[test]
+    fn a_member_of_an_anti_affinity_waits_for_the_one_that_leaves_the_rack() {
+        let rule = "[anti_affinity.db]\nguests=[\"db-*\"]\nstrength=\"must\"\nover=\"rack\"";
+        let guests = [("db-1", 0, 100), ("db-2", 2, 100)];
+        assert_eq!(
+            after(rule, &guests, &[(1, 0, 3), (2, 1, 1)]),
+            [vec![], vec![1]]
+        );
+    }
 }
