@@ -176,7 +176,6 @@ fn append(all: &mut Ordered, later: Ordered) {
         ..leg
     }));
     all.end = later.end;
-    all.complete &= later.complete;
 }
 
 /// Orders the whole way from start to end anew: a guest that moved twice may go there at once.

@@ -70,9 +70,10 @@ impl<'a> LastLook<'a> {
 
     /// Admits a batch if each of its steps still is what should be done: the guest is where the plan says
     /// and can move, it fits, no must-rule or limit forbids it, and the guests that move as one still save
-    /// more than they cost (not asked of drains, repairs, detours and manual moves, nor of a guest that
-    /// follows its group; a payback factor is not asked either: what was worth starting should not flap).
-    /// What was admitted counts as under way from then on.
+    /// more than they cost (not asked of drains, repairs and manual moves, of steps that pay only with
+    /// others, as for room or to empty a host, nor of a guest that follows its group; a payback factor is
+    /// not asked either: what was worth starting should not flap). What was admitted counts as under way
+    /// from then on.
     ///
     /// # Errors
     /// The first reason that speaks against it; then no step of the batch is admitted.

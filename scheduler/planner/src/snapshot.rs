@@ -229,7 +229,8 @@ pub struct Guest {
     /// It rests until then after a move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_until: Option<Timestamp>,
-    /// Higher ones are relieved first among equals.
+    /// The owner's word on its weight against others. Carried for people and later versions: plans do not
+    /// look at it yet.
     #[serde(default)]
     pub priority: i32,
 }

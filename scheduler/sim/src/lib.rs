@@ -1,7 +1,7 @@
 //! A fleet with a virtual clock: days in seconds, the real estimator, planner and controller core inside.
 //!
 //! [`world`] is the fleet: guests that want CPU, hosts that give it in shares, migrations that take time and
-//! bandwidth by a round-by-round copy of their own. [`run`] is the scheduler's loop over it, second by second.
+//! bandwidth while their guests go on to dirty memory. [`run`] is the scheduler's loop over it, second by second.
 //! Everything follows from the seed.
 
 pub mod run;

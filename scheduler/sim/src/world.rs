@@ -78,7 +78,6 @@ impl SimGuest {
 struct Copy {
     target: HostName,
     left_mib: f64,
-    copied_mib: f64,
 }
 
 /// The fleet.
@@ -150,7 +149,6 @@ impl World {
             let copy = Copy {
                 target: target.clone(),
                 left_mib: f64::from(memory),
-                copied_mib: 0.0,
             };
             self.copies.insert(guest.clone(), copy);
         }
@@ -175,7 +173,6 @@ impl World {
                 bandwidth / users.get(host).copied().unwrap_or(1.0)
             };
             let bandwidth = share(&guest.host).min(share(&copy.target));
-            copy.copied_mib += bandwidth;
             copy.left_mib += guest.dirty_mib_s - bandwidth;
             if copy.left_mib <= LAST_ROUND_MIB {
                 arrived.push(id.clone());

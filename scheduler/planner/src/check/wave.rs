@@ -2,7 +2,7 @@
 
 use super::{Fleet, Violation, ViolationKind};
 use crate::num::{floor_mib, from_count, from_mib, index, signed};
-use crate::plan::{Plan, Step, StepReason};
+use crate::plan::{Plan, Step};
 use crate::snapshot::{GuestState, HostState};
 
 /// A step of the wave, by index.
@@ -31,7 +31,7 @@ impl Fleet<'_> {
                     ));
                 }
                 Ok(g) => {
-                    found.extend(self.allowed(&g, step.reason));
+                    found.extend(self.allowed(&g));
                     going.push(g);
                 }
             }
@@ -78,7 +78,7 @@ impl Fleet<'_> {
     }
 
     /// Whether this guest may move at all, and be there.
-    fn allowed(&self, g: &Going, reason: StepReason) -> Vec<Violation> {
+    fn allowed(&self, g: &Going) -> Vec<Violation> {
         let (guest, from, to) = (self.guests[g.guest], self.hosts[g.from], self.hosts[g.to]);
         let mut found = Vec::new();
         let mut bad = |kind, detail: String| found.push(violation(g.step, kind, detail));
@@ -88,7 +88,7 @@ impl Fleet<'_> {
                 format!("{} is unmovable", guest.name),
             );
         }
-        if self.rules.opted_out[g.guest].is_some() && reason != StepReason::Manual {
+        if self.rules.opted_out[g.guest].is_some() {
             bad(
                 ViolationKind::NotAllowed,
                 format!("{} is opted out", guest.name),
