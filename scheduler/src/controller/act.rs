@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_daemon::unix_ms;
-use evenkeel_planner::{Plan, PlanReport, Step, StepReason};
+use evenkeel_planner::{Plan, Step, StepReason};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome, Refusal};
 
-use super::{Controller, Planned};
+use super::{Controller, Made, Planned};
 use crate::core::Choice;
 use crate::core::choose::{Situation, choose};
 use crate::execute::agents::deliver;
@@ -20,8 +20,14 @@ use crate::observe::OrderEntry;
 
 impl Controller {
     /// A plan has been made: starts what may start, remembers why the rest does not.
-    pub(super) async fn take_plan(&mut self, made: Option<(Plan, PlanReport, Duration)>) {
-        let Some((plan, report, planning)) = made else {
+    pub(super) async fn take_plan(&mut self, made: Option<Made>) {
+        let Some(Made {
+            plan,
+            report,
+            fault,
+            took,
+        }) = made
+        else {
             self.parts.metrics.cycle("failed", &[], seconds_now());
             return;
         };
@@ -30,6 +36,10 @@ impl Controller {
         };
         let started = Instant::now();
         let now_ms = unix_ms();
+        if let Some(fault) = &fault {
+            tracing::error!(%fault, "nothing of this plan is started");
+        }
+        self.plan_fault = fault;
         self.look_again(now_ms);
         let situation = Situation {
             fleet: &self.fleet,
@@ -64,7 +74,7 @@ impl Controller {
             (false, false, _) => "moves",
         };
         let phases = [
-            ("plan", planning.as_secs_f64()),
+            ("plan", took.as_secs_f64()),
             ("order", started.elapsed().as_secs_f64()),
         ];
         self.parts.metrics.cycle(outcome, &phases, seconds_now());

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use write::{Reply, Write, WriteError};
 
-use crate::core::{ActivePolicy, Assessment, Choice, Core, Pace};
+use crate::core::holds::faulty_plan;
+use crate::core::{ActivePolicy, Assessment, Choice, Core, Hold, Pace};
 use crate::execute::orders::Orders;
 use crate::execute::reconcile::Delivered;
 use crate::execute::{Agents, Delivery};
@@ -109,8 +110,17 @@ pub struct Planned {
     pub choice: Choice,
 }
 
+/// A plan as it comes from its thread.
+struct Made {
+    plan: Plan,
+    report: PlanReport,
+    /// What the referee objects to.
+    fault: Option<Hold>,
+    took: Duration,
+}
+
 /// A plan that is being made.
-type Planning = JoinHandle<(Plan, PlanReport, Duration)>;
+type Planning = JoinHandle<Made>;
 
 /// Answers of delivery tasks, and the way back for them.
 type Answers = (
@@ -147,6 +157,8 @@ pub struct Controller {
     active: ActivePolicy,
     assessment: Assessment,
     planned: Option<Planned>,
+    /// What the referee objects to in the newest plan; holds until there is another.
+    plan_fault: Option<Hold>,
     planning: Option<Planning>,
     deliveries: BTreeMap<OrderId, Delivered>,
     delivered: Answers,
@@ -195,6 +207,7 @@ impl Controller {
             active,
             assessment,
             planned: None,
+            plan_fault: None,
             planning: None,
             deliveries: BTreeMap::new(),
             delivered: mpsc::channel(QUEUE),
@@ -282,6 +295,7 @@ impl Controller {
         self.active = self.active.follow(self.fleet.policy.as_ref());
         let mut assessment = self.core.assess(&self.fleet, &self.active, now_ms);
         assessment.snapshot.cluster = self.parts.cluster.to_string();
+        assessment.holds.extend(self.plan_fault.clone());
         let before = std::mem::replace(&mut self.assessment, assessment);
         let policy = self.active.policy();
         if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
@@ -310,6 +324,7 @@ impl Controller {
             self.parts.metrics.no_plan();
             self.planning = None;
             self.planned = None;
+            self.plan_fault = None;
             self.pace.hasten(now_ms);
             self.led_epoch = epoch;
         }
@@ -350,7 +365,12 @@ impl Controller {
                 ..Options::default()
             };
             let (plan, report) = plan(&snapshot, &policy, &options);
-            (plan, report, started.elapsed())
+            Made {
+                fault: faulty_plan(&snapshot, &policy, &plan),
+                plan,
+                report,
+                took: started.elapsed(),
+            }
         }));
     }
 
@@ -433,7 +453,7 @@ impl Controller {
 }
 
 /// Resolves when the plan that is being made is there; never while none is.
-async fn made(planning: &mut Option<Planning>) -> Option<(Plan, PlanReport, Duration)> {
+async fn made(planning: &mut Option<Planning>) -> Option<Made> {
     let Some(running) = planning.as_mut() else {
         return std::future::pending().await;
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::{HostState, Mode, Snapshot};
+use evenkeel_planner::{HostState, Mode, Plan, Policy, Snapshot, check};
 use evenkeel_types::{MigrationState, Outcome};
 
 use super::millis;
@@ -38,6 +38,8 @@ pub enum Hold {
     NotReady,
     /// The picture contradicts itself, so that nothing can be planned from it.
     BadPicture(String),
+    /// The newest plan would break a limit or a rule: a fault of the planner, nothing of it is started.
+    FaultyPlan(String),
     /// Too many hosts are silent, stale or without libvirt at once.
     HostsMissing {
         /// Those.
@@ -67,6 +69,7 @@ impl Hold {
             Self::BrokenPolicy(_) => "broken_policy",
             Self::NotReady => "not_ready",
             Self::BadPicture(_) => "bad_picture",
+            Self::FaultyPlan(_) => "faulty_plan",
             Self::HostsMissing { .. } => "hosts_missing",
             Self::Failures { .. } => "failures",
             Self::WarmingUp { .. } => "warming_up",
@@ -74,12 +77,13 @@ impl Hold {
     }
 
     /// Every name, for metrics that must exist before they happen.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "mode",
         "paused",
         "broken_policy",
         "not_ready",
         "bad_picture",
+        "faulty_plan",
         "hosts_missing",
         "failures",
         "warming_up",
@@ -104,6 +108,7 @@ impl fmt::Display for Hold {
             Self::BrokenPolicy(fault) => write!(f, "the policy in etcd is broken: {fault}"),
             Self::NotReady => write!(f, "etcd has not been read yet"),
             Self::BadPicture(fault) => write!(f, "the fleet cannot be understood: {fault}"),
+            Self::FaultyPlan(fault) => write!(f, "the newest plan is faulty: {fault}"),
             Self::HostsMissing { missing, known } => {
                 write!(
                     f,
@@ -135,6 +140,17 @@ pub fn pause_in_force(fleet: &Fleet, now_ms: i64) -> Option<Hold> {
         reason: pause.reason.clone(),
         until_ms,
     })
+}
+
+/// The hold that follows from a plan which would break something, carried out on what it was made from.
+#[must_use]
+pub fn faulty_plan(snapshot: &Snapshot, policy: &Policy, plan: &Plan) -> Option<Hold> {
+    let faults = check(snapshot, policy, plan);
+    let first = faults.first()?;
+    Some(Hold::FaultyPlan(format!(
+        "plan {}, step {}: {}",
+        plan.id, first.step, first.detail
+    )))
 }
 
 /// What holds are judged from.

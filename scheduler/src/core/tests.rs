@@ -469,3 +469,16 @@ fn a_group_that_the_limits_leave_no_room_for_waits_as_one() {
         choice.postponed
     );
 }
+
+#[test]
+fn a_plan_that_would_break_something_is_a_hold() {
+    let mut bench = Bench::hot();
+    let assessment = bench.pass(40);
+    let (mut plan, _) = bench.choose();
+    let fault = |plan: &Plan| holds::faulty_plan(&assessment.snapshot, bench.active.policy(), plan);
+    assert_eq!(fault(&plan), None);
+    plan.steps[0].to = "h9".into();
+    let hold = fault(&plan).unwrap();
+    assert_eq!(hold.as_str(), "faulty_plan");
+    assert!(hold.to_string().contains("step 1: no host"), "{hold}");
+}
