@@ -482,3 +482,31 @@ fn a_plan_that_would_break_something_is_a_hold() {
     assert_eq!(hold.as_str(), "faulty_plan");
     assert!(hold.to_string().contains("step 1: no host"), "{hold}");
 }
+
+#[test]
+fn a_group_that_the_limits_cut_in_two_is_finished_at_once_while_its_hosts_settle() {
+    let mut bench = Bench::hot();
+    bench.rule("[affinity.three]\nguests = [\"g1\", \"g2\", \"g3\"]\nstrength = \"must\"\n");
+    bench.pass(40);
+    let begun = bench.choose().1.start;
+    let names = |steps: &[Step]| -> Vec<String> { steps.iter().map(|s| s.guest.clone()).collect() };
+    assert_eq!(names(&begun), ["g1", "g2"]);
+    let target = host(&begun[0].to);
+    for n in [1, 2] {
+        bench.remember(n, MigrationState::Ended(Outcome::Done), bench.now_ms);
+        let source = bench.fleet.reports.get_mut(&host("h1")).unwrap();
+        source.guests.retain(|guest| guest.id != id(n));
+        let arrived = bench.fleet.reports.get_mut(&target).unwrap();
+        arrived.guests.push(reading(n, 0.8, 0.0));
+    }
+    bench.pass(1);
+    let (plan, choice) = bench.choose();
+    assert_eq!(
+        names(&choice.start),
+        ["g3"],
+        "{} {:?}",
+        plan.to_json(),
+        choice.postponed
+    );
+    assert_eq!(choice.start[0].to, begun[0].to);
+}
