@@ -31,9 +31,11 @@ const MOST_WRITES: f64 = 1.0;
 const SEEN_WITHIN: Duration = Duration::from_secs(3);
 /// For so long a balanced fleet is watched.
 const BALANCED: Duration = Duration::from_secs(120);
-/// Resident memory of an agent, MiB: goal, and what no build may exceed.
+/// CPU time of an agent, percent of a core, and its resident memory, MiB: the goals.
+const CPU_GOAL_PERCENT: f64 = 1.0;
 const MEMORY_GOAL_MIB: u64 = 30;
-const MEMORY_BOUND_MIB: u64 = 64;
+/// What of the program's own file counts as resident depends on the page cache, too.
+const MEMORY_LUCK_MIB: u64 = 2;
 
 #[test]
 fn a_fleet_at_rest_is_quiet_quick_cheap_and_left_alone() {
@@ -41,6 +43,7 @@ fn a_fleet_at_rest_is_quiet_quick_cheap_and_left_alone() {
         hosts: 3,
         cpu_percent: 55,
         share: Share::Whole,
+        shipped_agents: true,
         ..LabOptions::default()
     });
     for (host, guest) in BUSY {
@@ -125,12 +128,12 @@ fn a_balanced_fleet_rests(lab: &Lab) {
         assert_eq!(status.mode, "automatic");
         planned += status.plan_moves;
     }
-    tell!(
-        "h1, 8 guests looked at once a second: {}",
-        Cost::of(lab, "h1").since(&before)
-    );
-    let memory = Cost::of(lab, "h1").agent_rss_mib;
-    assert!(memory < MEMORY_BOUND_MIB, "the agent holds {memory} MiB");
+    let spent = Cost::of(lab, "h1").since(&before);
+    tell!("h1, 8 guests looked at once a second: {spent}");
+    assert!(spent.agent > Duration::ZERO, "nothing was measured");
+    assert!(spent.percent(spent.agent) <= CPU_GOAL_PERCENT, "{spent}");
+    let most = MEMORY_GOAL_MIB + MEMORY_LUCK_MIB;
+    assert!((1..=most).contains(&spent.agent_rss_mib), "{spent}");
     assert_eq!(lab.orders_ever(), [], "a balanced fleet was moved");
     assert_eq!(planned, 0, "moves were planned");
     let status = lab.status(&leader).expect("the leader answers");
@@ -204,7 +207,7 @@ impl std::fmt::Display for Spent {
         let a_minute = self.agent.as_secs_f64() * 60.0 / self.elapsed.as_secs_f64();
         write!(
             f,
-            "the agent took {a_minute:.2} s of CPU a minute ({:.2} % of a core; goal 1 %) and holds {} MiB \
+            "the agent took {a_minute:.2} s of CPU a minute ({:.2} % of a core; goal {CPU_GOAL_PERCENT} %) and holds {} MiB \
              (goal {MEMORY_GOAL_MIB}); libvirtd {:.2} % of a core",
             self.percent(self.agent),
             self.agent_rss_mib,

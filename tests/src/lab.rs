@@ -1,10 +1,12 @@
 //! Bringing labs up and down, and the verbs of `deploy/lab/lab`.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::tell;
 use crate::turn::{Share, Turn};
@@ -31,6 +33,8 @@ pub struct LabOptions {
     pub agent_toml: String,
     /// More configuration for every scheduler, TOML.
     pub scheduler_toml: String,
+    /// Whether agents are the build that is shipped: for measuring what they cost.
+    pub shipped_agents: bool,
 }
 
 impl Default for LabOptions {
@@ -43,6 +47,7 @@ impl Default for LabOptions {
             prometheus: false,
             agent_toml: String::new(),
             scheduler_toml: String::new(),
+            shipped_agents: false,
         }
     }
 }
@@ -53,6 +58,8 @@ pub struct Lab {
     id: String,
     program: PathBuf,
     directory: PathBuf,
+    /// Links to programs of several builds; goes with the lab.
+    _mixed: Option<TempDir>,
     _turn: Turn,
 }
 
@@ -63,14 +70,17 @@ impl Lab {
         evenkeel_daemon::install_crypto();
         let turn = Turn::take(options.share);
         let id = new_id();
+        let mixed = options.shipped_agents.then(with_shipped_agent);
+        let programs = mixed.as_ref().map_or_else(binaries, |d| d.path().into());
         let lab = Self {
             directory: run_root().join(&id),
             program: repository().join("deploy/lab/lab"),
             id,
+            _mixed: mixed,
             _turn: turn,
         };
         let mut words: Vec<String> = ["up", "--daemons", "--bin"].map(str::to_owned).into();
-        words.push(binaries().display().to_string());
+        words.push(programs.display().to_string());
         words.extend(["--watchdog".to_owned(), std::process::id().to_string()]);
         words.extend(["--cpu".to_owned(), options.cpu_percent.to_string()]);
         words.extend(["--mem".to_owned(), options.memory_mib.to_string()]);
@@ -253,6 +263,26 @@ pub fn binaries() -> PathBuf {
         .nth(2)
         .expect("target/debug above deps")
         .to_owned()
+}
+
+/// A folder of links to the programs under test, with the agent as it is shipped.
+fn with_shipped_agent() -> TempDir {
+    let ours = binaries().canonicalize().expect("the programs under test");
+    let shipped = ours.with_file_name("release").join("evenkeel-agent");
+    assert!(
+        shipped.exists(),
+        "{} is missing: cargo build --release -p evenkeel-agent",
+        shipped.display()
+    );
+    let folder = tempfile::tempdir_in(&ours).expect("a folder for links");
+    let link = |program: PathBuf| {
+        let name = program.file_name().expect("a program's name");
+        symlink(&program, folder.path().join(name)).expect("a link");
+    };
+    link(shipped);
+    link(ours.join("evenkeel-scheduler"));
+    link(ours.join("evenkeel"));
+    folder
 }
 
 fn run_root() -> PathBuf {
