@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::Calls;
 use crate::config::ReportPace;
 use crate::hypervisor::{GuestCounters, GuestTraits, Hypervisor, HypervisorError, HypervisorEvent};
-use crate::measure::deadband::{Deadband, Silence};
+use crate::measure::deadband::{Deadband, SendReason, Silence};
 use crate::measure::{Reading, Sampler};
 use crate::metrics::AgentMetrics;
 use crate::pressure::{HostReader, HostSample};
@@ -53,8 +53,10 @@ pub struct Watcher<H> {
     changed: BTreeSet<GuestId>,
     /// The report that was handed over last.
     last: Option<Report>,
-    /// When it was, and when the one before it.
-    sent: [Option<Instant>; 2],
+    /// When it was.
+    sent: Option<Instant>,
+    /// When the last two were that went out for values alone, newest first.
+    moved: [Option<Instant>; 2],
     sequence: u64,
     libvirt_up: Option<bool>,
 }
@@ -98,7 +100,8 @@ impl<H: Hypervisor> Watcher<H> {
             pending: None,
             changed: BTreeSet::new(),
             last: None,
-            sent: [None; 2],
+            sent: None,
+            moved: [None; 2],
             sequence: 0,
             libvirt_up: None,
         }
@@ -123,14 +126,19 @@ impl<H: Hypervisor> Watcher<H> {
             }
             self.drain(&mut events);
             let report = self.look(incoming()).await;
-            if self.is_worth_sending(&report) {
+            if let Some(reason) = self.worth_sending(&report) {
+                tracing::trace!(?reason, "report goes out");
+                let now = Instant::now();
+                self.sent = Some(now);
+                if reason == SendReason::Moved {
+                    self.moved = [Some(now), self.moved[0]];
+                }
                 self.sequence += 1;
                 let report = Report {
                     sequence: self.sequence,
                     ..report
                 };
                 self.last = Some(report.clone());
-                self.sent = [Some(Instant::now()), self.sent[0]];
                 reports.send_replace(report);
             }
             beat();
@@ -157,21 +165,14 @@ impl<H: Hypervisor> Watcher<H> {
         }
     }
 
-    fn is_worth_sending(&self, report: &Report) -> bool {
-        let [since_last, since_last_but_one] = self
-            .sent
-            .map(|at| at.map_or(Duration::MAX, |at| at.elapsed()));
+    fn worth_sending(&self, report: &Report) -> Option<SendReason> {
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
         let silence = Silence {
-            since_last,
-            since_last_but_one,
+            since_any: since(self.sent),
+            since_moved_but_one: since(self.moved[1]),
         };
-        let reason = self
-            .deadband
-            .should_send(self.last.as_ref(), report, silence);
-        if let Some(reason) = reason {
-            tracing::trace!(?reason, "report goes out");
-        }
-        reason.is_some()
+        self.deadband
+            .should_send(self.last.as_ref(), report, silence)
     }
 
     /// One look at host and guests.

@@ -39,20 +39,20 @@ pub struct Deadband {
     pub pressure_bp: f64,
     /// Least change of memory, as a share of the whole.
     pub memory_share: f64,
-    /// Least time from the last but one report to one that is sent for values alone. A restless host thus writes
-    /// every other second on average, and one that was quiet may write twice in a row.
+    /// Least time between a report that is sent for values alone and the last but one of its kind. A restless
+    /// host thus writes every other second on average, and one that was quiet may write twice in a row.
     pub pause: Duration,
     /// A change by this many dead-bands does not wait for the pause.
     pub leap: f64,
 }
 
-/// How long ago the last two reports were sent; longer than anything if there were none.
+/// How long ago reports were sent; longer than anything if there were none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
-    /// Since the last one.
-    pub since_last: Duration,
-    /// Since the one before it.
-    pub since_last_but_one: Duration,
+    /// Since the last report.
+    pub since_any: Duration,
+    /// Since the last but one that was sent for values alone.
+    pub since_moved_but_one: Duration,
 }
 
 impl Default for Deadband {
@@ -85,10 +85,10 @@ impl Deadband {
             return Some(SendReason::Changed);
         }
         let drift = self.drift(last, new);
-        if drift >= self.leap || (drift > 1.0 && silence.since_last_but_one >= self.pause) {
+        if drift >= self.leap || (drift > 1.0 && silence.since_moved_but_one >= self.pause) {
             return Some(SendReason::Moved);
         }
-        (silence.since_last >= self.heartbeat).then_some(SendReason::Heartbeat)
+        (silence.since_any >= self.heartbeat).then_some(SendReason::Heartbeat)
     }
 
     /// The largest change of any value, in dead-bands. The guests of both are the same, in the same order.
@@ -218,10 +218,10 @@ mod tests {
         new
     }
 
-    fn silence(since_last: u64, since_last_but_one: u64) -> Silence {
+    fn silence(since_any: u64, since_moved_but_one: u64) -> Silence {
         Silence {
-            since_last: Duration::from_secs(since_last),
-            since_last_but_one: Duration::from_secs(since_last_but_one),
+            since_any: Duration::from_secs(since_any),
+            since_moved_but_one: Duration::from_secs(since_moved_but_one),
         }
     }
 
@@ -291,18 +291,22 @@ mod tests {
     fn sent(series: impl Iterator<Item = f64>) -> Vec<u64> {
         let deadband = Deadband::default();
         let mut last: Option<Report> = None;
-        let mut sent: Vec<u64> = vec![];
+        let (mut sent, mut moved): (Vec<u64>, Vec<u64>) = (vec![], vec![]);
         for (second, demand) in (0..).zip(series) {
             let new = report(&[demand, 0.005]);
-            let since = |back: usize| {
-                let at = sent.iter().rev().nth(back);
+            let since = |times: &[u64], back: usize| {
+                let at = times.iter().rev().nth(back);
                 at.map_or(u64::MAX, |at| second - at)
             };
-            let silence = silence(since(0), since(1));
-            if deadband.should_send(last.as_ref(), &new, silence).is_some() {
-                sent.push(second);
-                last = Some(new);
+            let silence = silence(since(&sent, 0), since(&moved, 1));
+            let Some(reason) = deadband.should_send(last.as_ref(), &new, silence) else {
+                continue;
+            };
+            sent.push(second);
+            if reason == SendReason::Moved {
+                moved.push(second);
             }
+            last = Some(new);
         }
         sent
     }
@@ -330,8 +334,9 @@ mod tests {
     fn the_report_of_a_first_moment_does_not_hold_up_the_next() {
         // The first sample after the jump saw it for a third of a second only.
         let climb = [0.06, 0.22, 0.38, 0.54, 0.7];
-        let series = std::iter::repeat_n(0.005, 5).chain(climb);
-        assert_eq!(sent(series), [0, 5, 6, 8]);
+        // Nor does the heartbeat in the moment before.
+        let series = std::iter::repeat_n(0.005, 11).chain(climb);
+        assert_eq!(sent(series), [0, 10, 11, 12, 14]);
     }
 
     #[test]
