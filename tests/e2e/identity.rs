@@ -1,7 +1,6 @@
 //! Who may do what: roles by certificate, also behind a forwarding follower; strangers get nowhere.
 
 use std::process::Command;
-use std::time::Duration;
 
 use evenkeel_proto::ON_BEHALF_OF;
 use evenkeel_proto::identity::TlsPem;
@@ -15,6 +14,8 @@ use evenkeel_tests::schedulers::ask;
 use evenkeel_tests::{Lab, LabOptions, until};
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use crate::SOON;
 
 const LEADER_ADDRESS: [&str; 3] = ["10.90.0.2:7440", "10.90.0.3:7440", "10.90.0.4:7440"];
 const AGENT_ADDRESS: &str = "10.90.0.11:7441";
@@ -66,11 +67,7 @@ fn viewers_look_and_operators_change(lab: &Lab) {
     let record = policy(lab).expect("the follower passed it on");
     assert_eq!(record.author, "operator/lab", "by whom, in etcd");
     let followed = || lab.status(&follower).is_some_and(|s| s.mode == "off");
-    until(
-        "the follower to know the mode",
-        Duration::from_secs(10),
-        followed,
-    );
+    until("the follower to know the mode", SOON, followed);
 }
 
 fn policy(lab: &Lab) -> Option<v1::PolicyRecord> {

@@ -13,7 +13,10 @@ use evenkeel_tests::{Lab, LabOptions, tell, until, wait_for};
 use evenkeel_types::Epoch;
 use tokio::time::Instant;
 
-use crate::{END, TAKEOVER, assert_done_once, begin_slow_migration, is_copying};
+use crate::{END, SOON, assert_done_once, begin_slow_migration, is_copying};
+
+/// A standby leads within this time of its leader's death: twice what the lease and an election take.
+const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// A key that no daemon knows.
 const SPARE_KEY: &str = "/evenkeel/v1/lab/test/fenced";
@@ -49,25 +52,23 @@ fn a_deposed_leader_is_refused_by_agents_and_by_etcd() {
     assert_eq!(info.name, leader);
 
     lab.fault(&["scheduler", &leader, "stop"]);
-    let (key, _) = wait_for("another to lead", TAKEOVER, || newer(&lab, old_epoch));
+    let (key, _) = wait_for("another to lead", SOON, || newer(&lab, old_epoch));
     the_agent_refuses_its_order(&lab, &leader, old_epoch, &[&old_key, &key]);
 
-    wait_for("another to lead again", TAKEOVER, || lab.leader());
+    wait_for("another to lead again", SOON, || lab.leader());
     let (new_key, new_epoch) = newer(&lab, old_epoch).expect("a newer leader");
     etcd_fences(&lab, (&old_key, old_epoch), (&new_key, new_epoch));
 
     lab.fault(&["scheduler", &leader, "cont"]);
     let name = leader.as_str();
-    until(
-        "the deposed leader to know it",
-        Duration::from_secs(10),
-        || lab.status(name).is_some_and(|s| s.leader != name),
-    );
-    // Asked for a write, it passes it on; whatever is ordered now carries the epoch that leads.
-    let asked = wait_for("the deposed leader to follow", TAKEOVER, || {
+    until("the deposed leader to know it", SOON, || {
+        lab.status(name).is_some_and(|s| s.leader != name)
+    });
+    // Asked for a write, it passes it on; whatever is ordered now carries an epoch that leads.
+    let asked = wait_for("the deposed leader to follow", SOON, || {
         lab.migrate(Caller::Operator, name, "g", "h2").ok()
     });
-    assert_eq!(asked.epoch, new_epoch, "the order that it passed on");
+    assert!(asked.epoch >= new_epoch, "the order that it passed on");
     let migration = lab.wait_for_end(&asked.id, END);
     assert_done_once(&lab, &migration, "g");
 }

@@ -28,10 +28,10 @@ use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::phase_of;
 use evenkeel_tests::{Lab, until};
 
-/// A standby leads within this time of its leader's death.
-const TAKEOVER: Duration = Duration::from_secs(10);
+/// Something that follows from what was done has come about within this time, however busy the machine is.
+const SOON: Duration = Duration::from_secs(60);
 /// A slowed migration is over within this time once its link is fast again.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = SOON;
 /// The demo's policy: the patience of somebody who watches.
 const QUICK_POLICY: &str = include_str!("../../deploy/lab/demo-policy.toml");
 
@@ -43,7 +43,7 @@ fn begin_slow_migration(lab: &Lab, guest: &str, source: &str, target: &str) -> O
     let order = lab
         .migrate(Caller::Operator, &leader, guest, target)
         .expect("the leader orders it");
-    until("memory to be copied", Duration::from_secs(20), || {
+    until("memory to be copied", SOON, || {
         is_copying(lab, source, guest)
     });
     order
@@ -57,10 +57,9 @@ fn is_copying(lab: &Lab, source: &str, guest: &str) -> bool {
     })
 }
 
-/// It was carried out once, to its end, and nothing is left of it.
+/// It was ordered once and carried out once, to its end, and nothing is left of it.
 fn assert_done_once(lab: &Lab, migration: &Migration, guest: &str) {
-    assert_eq!(phase_of(migration), MigrationPhase::Done, "{migration:?}");
-    let order = migration.order.as_ref().expect("its order");
+    assert_carried_out_once(lab, migration, guest);
     let uuid = lab.uuid(guest);
     let for_guest: Vec<String> = lab
         .orders_ever()
@@ -68,8 +67,16 @@ fn assert_done_once(lab: &Lab, migration: &Migration, guest: &str) {
         .filter(|other| other.guest_uuid == uuid)
         .map(|other| other.id)
         .collect();
+    let order = migration.order.as_ref().expect("its order");
     assert_eq!(for_guest, [order.id.as_str()], "orders for {guest}, ever");
-    until("the order to be removed", Duration::from_secs(5), || {
+}
+
+/// Of all orders for the guest only this was taken up, once, and carried out to its end; nothing is left of it.
+fn assert_carried_out_once(lab: &Lab, migration: &Migration, guest: &str) {
+    assert_eq!(phase_of(migration), MigrationPhase::Done, "{migration:?}");
+    let order = migration.order.as_ref().expect("its order");
+    let uuid = lab.uuid(guest);
+    until("the order to be removed", SOON, || {
         lab.orders().iter().all(|left| left.guest_uuid != uuid)
     });
     let journals = lab.journal_ever(&order.source, &uuid);

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use evenkeel_proto::v1::MigrationPhase;
 use evenkeel_tests::network::Caller;
@@ -11,7 +10,7 @@ use evenkeel_tests::schedulers::phase_of;
 use evenkeel_tests::{Lab, LabOptions, wait_for};
 use serde_json::Value;
 
-use crate::END;
+use crate::{END, SOON};
 
 /// What agents show, the prefix left out.
 const AGENT: [&str; 20] = [
@@ -89,17 +88,14 @@ fn every_metric_reaches_prometheus_under_a_proper_name() {
     assert_eq!(phase_of(&migration), MigrationPhase::Done);
     scraped(&lab, "evenkeel-agent", &AGENT);
     scraped(&lab, "evenkeel-scheduler", &SCHEDULER);
-    assert_eq!(
-        number(
-            &lab,
-            r#"sum(evenkeel_migrations_total{trigger="manual",result="done"})"#
-        ),
-        Some(1.0)
+    becomes(
+        &lab,
+        r#"sum(evenkeel_migrations_total{trigger="manual",result="done"})"#,
+        1.0,
     );
-    let leaders = number(&lab, "sum(evenkeel_scheduler_leader)");
-    assert_eq!(leaders, Some(1.0), "leaders");
-    let up = number(&lab, r#"sum(up{job=~"evenkeel-.*"})"#);
-    assert_eq!(up, Some(5.0), "two agents, three schedulers");
+    becomes(&lab, "sum(evenkeel_scheduler_leader)", 1.0);
+    // Two agents, three schedulers.
+    becomes(&lab, r#"sum(up{job=~"evenkeel-.*"})"#, 5.0);
 
     for address in ["10.90.0.11:9641", "10.90.0.2:9640"] {
         promtool_has_nothing_to_say(&lab, address);
@@ -108,29 +104,24 @@ fn every_metric_reaches_prometheus_under_a_proper_name() {
 
 /// Waits until Prometheus has all of these of one job.
 fn scraped(lab: &Lab, job: &str, names: &[&str]) {
-    let wanted: BTreeSet<String> = names.iter().map(|n| format!("evenkeel_{n}")).collect();
-    let mut missing = wanted.clone();
-    let start = std::time::Instant::now();
-    while !missing.is_empty() {
-        let query = format!(r#"group by (__name__) ({{job="{job}",__name__=~"evenkeel_.+"}})"#);
+    let mut missing: BTreeSet<String> = names.iter().map(|n| format!("evenkeel_{n}")).collect();
+    let query = format!(r#"group by (__name__) ({{job="{job}",__name__=~"evenkeel_.+"}})"#);
+    wait_for(&format!("{job} to show {missing:?}"), SOON, || {
         for series in result(lab, &query) {
             let name = series["metric"]["__name__"].as_str().unwrap_or_default();
             missing.remove(name);
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{job} does not show {missing:?}"
-        );
-    }
+        missing.is_empty().then_some(())
+    });
 }
 
-fn number(lab: &Lab, query: &str) -> Option<f64> {
-    // Prometheus may be a scrape behind.
-    wait_for(query, Duration::from_secs(20), || {
+/// Waits until a query has that value: Prometheus is a scrape behind, or misses one.
+fn becomes(lab: &Lab, query: &str, expected: f64) {
+    wait_for(&format!("{query} to be {expected}"), SOON, || {
         let result = result(lab, query);
-        let value = result.first()?["value"][1].as_str()?;
-        value.parse().ok().map(Some)
-    })
+        let value: f64 = result.first()?["value"][1].as_str()?.parse().ok()?;
+        ((value - expected).abs() < 1e-9).then_some(())
+    });
 }
 
 fn result(lab: &Lab, query: &str) -> Vec<Value> {

@@ -1,13 +1,11 @@
 //! The source agent dies in the middle of a migration; its journal and libvirt know the rest.
 
-use std::time::Duration;
-
 use evenkeel_proto::v1::{Migration, MigrationPhase};
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::phase_of;
 use evenkeel_tests::{Lab, LabOptions, until};
 
-use crate::{END, assert_done_once, begin_slow_migration, is_copying};
+use crate::{END, SOON, assert_done_once, begin_slow_migration, is_copying};
 
 #[test]
 fn a_restarted_source_agent_adopts_its_running_job() {
@@ -15,7 +13,7 @@ fn a_restarted_source_agent_adopts_its_running_job() {
     let order = begin_slow_migration(&lab, "g", "h1", "h2");
     lab.fault(&["agent", "h1", "kill"]);
     lab.fault(&["agent", "h1", "start"]);
-    until("the agent to be back", Duration::from_secs(10), || {
+    until("the agent to be back", SOON, || {
         lab.text("h1/agent.log").matches("agent is ready").count() == 2
     });
     assert!(

@@ -78,6 +78,12 @@ impl Lab {
         })
     }
 
+    /// What a scheduler says that lives, waited for.
+    #[must_use]
+    pub fn status_of(&self, name: &str) -> v1::Status {
+        wait_for(&format!("{name} to answer"), PICTURE, || self.status(name))
+    }
+
     /// The scheduler that leads, by its own word; a follower passes the question on to it.
     #[must_use]
     pub fn leader(&self) -> Option<String> {

@@ -5,6 +5,7 @@ migrations, so the logs of all hosts together tell what really happened, whateve
 """
 
 import os
+import re
 import time
 
 from . import guests, nodes, shell
@@ -16,25 +17,57 @@ def log_path(lab, host, name):
     return os.path.join(nodes.directory(lab, host), 'log', 'qemu', f'{name}.serial')
 
 
+def parse(line):
+    """A whole heartbeat as numbers; None if it is anything else."""
+    words = line.split()
+    if words[:1] != ['BEAT']:
+        return None
+    try:
+        fields = {key: int(value) for key, value in (word.split('=') for word in words[1:])}
+    except ValueError:
+        return None
+    return fields if {'n', 'ms', 'clock', 'work', 'done', 'pages'} <= fields.keys() else None
+
+
+def read_log(text):
+    """Whole heartbeats; then the beginnings and the ends of lines that a hand-over (or a crash) has cut.
+
+    A guest may be handed over in the middle of a line. The rest of it, if only its end of line, is then in the
+    other host's log; and what it prints first when it comes back stands right behind the stump that it left.
+    """
+    beats, stumps, rests = [], [], []
+    for piece in re.split('(?=BEAT )', text):
+        line, ended, others = piece.partition('\n')
+        beat = parse(line) if ended else None
+        if beat:
+            beats.append(beat)
+        elif ended:
+            rests.append(line)
+        *whole, last = others.split('\n') if ended else [line]
+        rests += whole
+        stumps.append(last)
+    return beats, list(filter(None, stumps)), list(filter(None, rests))
+
+
 def of_host(lab, host, name):
     """All heartbeats of the guest on that host, in order, as dictionaries of numbers and the host."""
-    beats = []
-    for line in shell.read(log_path(lab, host, name)).splitlines():
-        words = line.split()
-        if words[:1] != ['BEAT']:
-            continue
-        try:
-            fields = {key: int(value) for key, value in (word.split('=') for word in words[1:])}
-        except ValueError:      # a line cut off by a crash or a hand-over
-            continue
-        if {'n', 'ms', 'clock', 'work', 'done'} <= fields.keys():
-            beats.append({'host': host.name, **fields})
-    return beats
+    return [{'host': host.name, **beat} for beat in read_log(shell.read(log_path(lab, host, name)))[0]]
+
+
+def joined(logs):
+    """Heartbeats that were begun on one host and ended on another, as the latter's; or that lack only an end of line."""
+    for source, (_, stumps, _) in logs.items():
+        rests = [(source, ''), *((host, rest) for host, (_, _, its) in logs.items() if host != source for rest in its)]
+        whole = ((host, parse(stump + rest)) for stump in stumps for host, rest in rests)
+        yield from ({'host': host, **beat} for host, beat in whole if beat)
 
 
 def merged(lab, name):
     """The heartbeats of all hosts in the order of the wall clock."""
-    every = [beat for host in lab.hosts for beat in of_host(lab, host, name)]
+    logs = {host.name: read_log(shell.read(log_path(lab, host, name))) for host in lab.hosts}
+    every = [{'host': host, **beat} for host, (beats, _, _) in logs.items() for beat in beats]
+    heard = {beat['n'] for beat in every}
+    every += [beat for beat in joined(logs) if beat['n'] not in heard]
     return sorted(every, key=lambda beat: (beat['clock'], beat['n']))
 
 

@@ -148,7 +148,16 @@ def split_name(lab, name):
 def running_on(lab, name):
     """The hosts on which libvirt calls the guest running."""
     hosts, guest = split_name(lab, name)
-    return [host for host in hosts if guest in (hypervisor.running_guests(lab, host) or [])]
+    return [host for host in hosts if guest in running_guests(lab, host)]
+
+
+def running_guests(lab, host):
+    """What libvirt calls running there. Asked twice: on a busy machine no answer is not yet an answer."""
+    for _ in range(2):
+        running = hypervisor.running_guests(lab, host)
+        if running is not None:
+            return running
+    return []
 
 
 def one_host_of(lab, name):
