@@ -7,6 +7,8 @@ CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 DEVELOPMENT := $(CARGO_TARGET_DIR)/debug
 RUN = LAB_BIN=$(DEVELOPMENT)
+# Property tests look at the same cases in each run; `make test SEED=7` looks at others.
+SEED ?= 1
 # The end-to-end tests are not even built without this feature: they need root and the lab.
 LAB := --features evenkeel-tests/lab
 
@@ -16,7 +18,7 @@ LAB := --features evenkeel-tests/lab
 .NOTPARALLEL:
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup binaries ## a hot host is relieved, live, in the lab; KEEP=1 leaves the lab up (root)
 	@$(RUN) deploy/lab/demo $(if $(KEEP),--keep)
@@ -26,10 +28,11 @@ demo: setup binaries ## a hot host is relieved, live, in the lab; KEEP=1 leaves 
 test: setup ## every test, those in the lab included (root, Debian 12)
 	$(CARGO) build --workspace --lib --bins --tests $(LAB)
 	$(CARGO) build --release -p evenkeel-agent
-	$(RUN) $(CARGO) test --workspace --no-fail-fast $(LAB)
+	@sync # so that nothing of the build is still on its way to the disk that etcd writes to
+	$(RUN) PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace --no-fail-fast $(LAB)
 
 test-fast: setup-build ## every test that needs neither root nor the lab
-	$(CARGO) test --workspace
+	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace
 	@echo
 	@echo 'not run: tests/e2e (cargo feature "lab"): it needs root and the lab, which make test sets up'
 

@@ -29,10 +29,6 @@ pub struct LabOptions {
     pub share: Share,
     /// Whether Prometheus runs.
     pub prometheus: bool,
-    /// More configuration for every agent, TOML.
-    pub agent_toml: String,
-    /// More configuration for every scheduler, TOML.
-    pub scheduler_toml: String,
     /// Whether agents are the build that is shipped: for measuring what they cost.
     pub shipped_agents: bool,
 }
@@ -45,8 +41,6 @@ impl Default for LabOptions {
             memory_mib: 1024,
             share: Share::Third,
             prometheus: false,
-            agent_toml: String::new(),
-            scheduler_toml: String::new(),
             shipped_agents: false,
         }
     }
@@ -87,9 +81,6 @@ impl Lab {
         if !options.prometheus {
             words.push("--no-prometheus".to_owned());
         }
-        let drop_ins = DropIns::new(&lab.id);
-        words.extend(drop_ins.add("agent", &options.agent_toml));
-        words.extend(drop_ins.add("scheduler", &options.scheduler_toml));
         words.push(options.hosts.to_string());
         lab.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
         lab.wait_for_picture(options.hosts);
@@ -149,26 +140,9 @@ impl Lab {
             .unwrap_or_else(|error| panic!("lab {}: {error}: {printed}", words.join(" ")))
     }
 
-    /// Starts `lab WORDS` and leaves it running.
-    #[must_use]
-    pub fn spawn(&self, words: &[&str]) -> std::process::Child {
-        let mut command = self.command(words);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("the lab's command")
-    }
-
     /// `lab fault WORDS`.
     pub fn fault(&self, words: &[&str]) {
         self.run(&[&["fault"], words].concat());
-    }
-
-    /// Process id of a daemon; `None` when it does not run. `kind` is `hosts` or `schedulers`.
-    #[must_use]
-    pub fn daemon_pid(&self, kind: &str, name: &str) -> Option<u64> {
-        let described = self.json(&["json"]);
-        let nodes = described.get(kind)?.as_array()?;
-        let node = nodes.iter().find(|node| node["name"] == name)?;
-        node["pid"].as_u64()
     }
 
     /// Names and process ids of all daemons; a crash shows as a missing or another one.
@@ -215,32 +189,6 @@ impl Drop for Lab {
         if !down.status.success() && !std::thread::panicking() {
             panic!("lab down: {}", String::from_utf8_lossy(&down.stderr));
         }
-    }
-}
-
-/// Files for `--agent-toml` and `--scheduler-toml`, removed once the lab has read them.
-struct DropIns(PathBuf);
-
-impl DropIns {
-    fn new(id: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("evenkeel-test-{id}")))
-    }
-
-    fn add(&self, kind: &str, text: &str) -> Vec<String> {
-        if text.is_empty() {
-            return vec![];
-        }
-        let file = self.0.join(format!("{kind}.toml"));
-        std::fs::create_dir_all(&self.0).expect("a folder for drop-ins");
-        std::fs::write(&file, text).expect("a drop-in");
-        vec![format!("--{kind}-toml"), file.display().to_string()]
-    }
-}
-
-impl Drop for DropIns {
-    fn drop(&mut self) {
-        // It is there only if something was added.
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
