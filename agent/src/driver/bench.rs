@@ -273,20 +273,29 @@ impl Bench {
         }
     }
 
-    /// The same host with an agent that has just been started: it knows nothing but what stands in etcd.
-    pub(crate) fn restarted(self) -> Self {
+    /// An agent that has just been started, with this bench's hypervisor and the records of `other`: it knows
+    /// nothing but what stands there.
+    pub(crate) fn second_driver(
+        &self,
+        other: &Self,
+    ) -> Arc<Driver<FakeHypervisor, MemoryRecords, DirectPeers>> {
         let old = &self.driver;
-        let driver = Arc::new(Driver {
+        Arc::new(Driver {
             host: old.host.clone(),
             calls: old.calls.clone(),
-            records: self.records.clone(),
+            records: other.records.clone(),
             peers: self.peers.clone(),
-            floor: EpochFloor::open(self._state.path()).unwrap(),
+            floor: EpochFloor::open(other._state.path()).unwrap(),
             most: old.most,
             timings: old.timings,
             figures: Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
             running: Running::default(),
-        });
+        })
+    }
+
+    /// The same host with an agent that has just been started.
+    pub(crate) fn restarted(self) -> Self {
+        let driver = self.second_driver(&self);
         Self { driver, ..self }
     }
 
@@ -296,6 +305,26 @@ impl Bench {
             ..Script::default()
         };
         self.world.script("h1", script);
+    }
+
+    /// From now on calls fail at once while their copies go on for ever.
+    pub(crate) fn script_broken_calls(&self) {
+        let script = Script {
+            ending: Ending::NeverConverges,
+            call_breaks: true,
+            ..Script::default()
+        };
+        self.world.script("h1", script);
+    }
+
+    /// Waits until the journal's state is one that `wanted` holds for.
+    pub(crate) async fn journalled(&self, wanted: impl Fn(MigrationState) -> bool) {
+        within(async {
+            while !self.state().is_some_and(&wanted) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
     }
 
     /// Puts the order into the records and starts it.

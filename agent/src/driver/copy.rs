@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use evenkeel_daemon::retry::Backoff;
+use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{CallResult, Event, GuestId, Presence, Refusal};
+use evenkeel_types::{CallResult, Event, GuestId, MigrationState, Presence, Refusal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +88,10 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     }
 
     /// Watches a job whose call nobody waits for.
-    pub(super) fn follow_job(&self) {
+    pub(super) fn follow_job(&mut self) {
+        self.over.cancel();
+        self.over = CancellationToken::new();
+        self.aborting = false;
         let (driver, guest) = (self.driver.clone(), self.order.guest.clone());
         let (signals, over) = (self.signals.clone(), self.over.clone());
         tokio::spawn(poll(driver, guest, signals, over, GONE));
@@ -95,11 +99,11 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     /// Aborts the job, again and again until libvirt's call is over: an abort that comes before the job has
     /// begun, or while libvirtd restarts, is lost.
-    pub(super) fn abort_job(&self) {
-        if self.aborted.is_cancelled() {
+    pub(super) fn abort_job(&mut self) {
+        self.aborted.cancel();
+        if std::mem::replace(&mut self.aborting, true) {
             return;
         }
-        self.aborted.cancel();
         let (driver, order, over) = (self.driver.clone(), self.order.clone(), self.over.clone());
         tokio::spawn(async move {
             let mut told = false;
@@ -182,21 +186,57 @@ pub(super) async fn job<H: Hypervisor>(
     }
 }
 
-/// Whether libvirt has a job for the guest; waits until libvirt answers.
-pub(super) async fn job_stands<H: Hypervisor>(calls: &Calls<H>, guest: &GuestId) -> bool {
+/// The guest's job here, for adopting: waits until libvirt answers, and believes "no job" only when it was
+/// said [`GONE`] times in a row.
+pub(super) async fn standing_job<H: Hypervisor>(
+    calls: &Calls<H>,
+    guest: &GuestId,
+    pause: Duration,
+) -> Option<JobProgress> {
     let mut backoff = Backoff::default();
-    let mut told = false;
+    let (mut told, mut without) = (false, 0);
     loop {
         match job(calls, guest).await {
-            Ok(job) => return job.is_some(),
+            Ok(Some(job)) => return Some(job),
+            Ok(None) => without += 1,
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%guest, %error, "adopting waits for the hypervisor");
                 }
                 tokio::time::sleep(backoff.next_wait()).await;
+                continue;
             }
         }
+        if without >= GONE {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// How libvirt's call came back, if it did.
+pub(super) fn call_of(state: &MigrationState) -> Option<CallResult> {
+    match state {
+        MigrationState::Running(facts)
+        | MigrationState::Switching(facts)
+        | MigrationState::Unknown { facts, .. } => facts.call,
+        MigrationState::Ordered | MigrationState::Preparing | MigrationState::Ended(_) => None,
+    }
+}
+
+/// When the call of a journal that is taken up was over; the journal was written at that moment or later.
+pub(super) fn over_ms(state: &MigrationState, journal: &v1::Journal) -> Option<i64> {
+    call_of(state).map(|_| journal.updated_at_ms)
+}
+
+/// Whether a job may be the one that our call started: one that began after the call was over is not. Somebody
+/// else's migration is neither followed nor aborted.
+pub(super) fn is_ours(job: &JobProgress, over_ms: Option<i64>) -> bool {
+    /// Both clocks may be read a little late.
+    const SLACK_MS: i64 = 2_000;
+    let elapsed_ms = i64::try_from(job.elapsed.as_millis()).unwrap_or(i64::MAX);
+    let began_ms = unix_ms().saturating_sub(elapsed_ms);
+    over_ms.is_none_or(|over| began_ms <= over.saturating_add(SLACK_MS))
 }
 
 /// Looks whether the guest may leave; answers with its definition.

@@ -267,7 +267,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         if state.outcome().is_some() || self.running.take(&order, u32::MAX).is_err() {
             return;
         }
-        let job_running = copy::job_stands(&self.calls, &order.guest).await;
+        let job = copy::standing_job(&self.calls, &order.guest, self.timings.poll).await;
+        let over_ms = copy::over_ms(&state, &stored.value);
+        let job_running = job.is_some_and(|job| copy::is_ours(&job, over_ms));
         tracing::warn!(
             order = %order.id, guest = %order.guest, to = %order.target,
             state = state.as_str(), job_running, "migration adopted"

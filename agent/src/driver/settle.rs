@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::task::{Signal, Task};
 use super::{Driver, Timings, copy};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, JobProgress};
 use crate::journal::Records;
 use crate::peer::Peers;
 
@@ -69,6 +69,18 @@ impl Asker {
             Event::Asked(place)
         }
     }
+
+    /// A job was seen instead of an answer.
+    pub(super) fn job_seen(&mut self) {
+        self.pending = false;
+    }
+
+    /// A job is followed: when it is over, the asking begins anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.first = None;
+        self.soon.reset();
+        self.seldom.reset();
+    }
 }
 
 impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
@@ -87,14 +99,31 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             return;
         };
         let (driver, order, call) = (self.driver.clone(), self.order.clone(), self.call());
-        let signals = self.signals.clone();
+        let (signals, over_ms) = (self.signals.clone(), self.over_ms);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let (place, words) = ask(&driver, &order, call).await;
-            let signal = Signal::Happened(Event::Asked(place), words);
-            drop(signals.send(signal).await);
+            let answer = ask(&driver, &order, call).await;
+            // After a call that succeeded a job is a remnant or somebody else's.
+            let outlives =
+                |job: &JobProgress| call != Some(CallResult::Ok) && copy::is_ours(job, over_ms);
+            let event = if answer.copies.as_ref().is_some_and(outlives) {
+                Event::JobSeen
+            } else {
+                Event::Asked(answer.place)
+            };
+            drop(signals.send(Signal::Happened(event, answer.words)).await);
         });
     }
+}
+
+/// What an asking brought.
+#[derive(Debug)]
+struct Answer {
+    place: Whereabouts,
+    /// The job under which the guest still runs here, with nothing alive at the target.
+    copies: Option<JobProgress>,
+    /// For people.
+    words: String,
 }
 
 /// Asks both hosts; an answer that would close a migration whose call did not succeed must be given twice,
@@ -103,28 +132,29 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
     driver: &Driver<H, R, P>,
     order: &Order,
     call: Option<CallResult>,
-) -> (Whereabouts, String) {
-    let (place, words) = ask_once(driver, order).await;
-    let sure = call == Some(CallResult::Ok) && place == Whereabouts::Target;
-    let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
+) -> Answer {
+    let first = ask_once(driver, order).await;
+    let sure = call == Some(CallResult::Ok) && first.place == Whereabouts::Target;
+    let open = matches!(
+        first.place,
+        Whereabouts::Unsettled | Whereabouts::Unanswered
+    );
     if sure || open {
-        return (place, words);
+        return first;
     }
     tokio::time::sleep(driver.timings.confirm).await;
-    let (again, words) = ask_once(driver, order).await;
-    let agreed = if again == place {
-        again
-    } else {
-        Whereabouts::Unsettled
-    };
-    (agreed, words)
+    let mut again = ask_once(driver, order).await;
+    if again.place != first.place {
+        again.place = Whereabouts::Unsettled;
+    }
+    again
 }
 
 /// Asks both hosts once. While libvirt still has a job for the guest nothing is settled.
 async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
     driver: &Driver<H, R, P>,
     order: &Order,
-) -> (Whereabouts, String) {
+) -> Answer {
     let guest = order.guest.clone();
     let here = driver.calls.call(move |h| h.presence(&guest));
     let there = driver.peers.inspect(&order.target, &order.guest);
@@ -149,7 +179,13 @@ async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
         trouble(there.err())
     );
     log_answer(order, place, &words);
-    (place, words)
+    let alive = |said| matches!(said, Some(Presence::Running | Presence::Paused));
+    let only_here = alive(answers.0) && !alive(answers.1);
+    Answer {
+        place,
+        copies: job.ok().flatten().filter(|_| only_here),
+        words,
+    }
 }
 
 fn said(presence: Option<Presence>) -> &'static str {

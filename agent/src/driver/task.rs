@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{CallResult, Command, CopyFacts, Event, MigrationState, Outcome, Whereabouts};
+use evenkeel_types::{CallResult, Command, Event, MigrationState, Outcome, Whereabouts};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +49,12 @@ pub(super) struct Task<H, R, P> {
     pub(super) asker: Asker,
     /// Cancelled by the first abort: a copy that has not started never will.
     pub(super) aborted: CancellationToken,
-    /// Cancelled once libvirt's call is over: polling and aborting end.
+    /// Cancelled once libvirt's call is over: polling and aborting end. A job that is followed has another.
     pub(super) over: CancellationToken,
+    /// When libvirt's call was over, milliseconds since the Unix epoch; `None`: it is out.
+    pub(super) over_ms: Option<i64>,
+    /// Whether the job is being aborted until it is over.
+    pub(super) aborting: bool,
 }
 
 impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
@@ -78,6 +82,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         ));
         let (updates, watched) = watch::channel(v1::MigrationUpdate::default());
         let asker = Asker::new(&driver.timings);
+        let over_ms = copy::over_ms(&state, &stored.value);
         let task = Self {
             driver,
             order,
@@ -92,6 +97,8 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             asker,
             aborted: CancellationToken::new(),
             over: CancellationToken::new(),
+            over_ms,
+            aborting: false,
         };
         (task, watched)
     }
@@ -105,7 +112,6 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         let mut deadline_stands = true;
         let mut domain = self.driver.figures.of(&self.order.message.guest_name);
         self.feed(first, String::new(), &mut events).await;
-        self.resume_abort();
         while self.state.outcome().is_none() {
             tokio::select! {
                 Some(signal) = inbox.recv() => self.take(signal, &mut events).await,
@@ -130,6 +136,14 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
                     || matches!(place, Whereabouts::Both | Whereabouts::Nowhere);
                 let words = if needs_a_person { said } else { String::new() };
                 self.feed(event, words, events).await;
+            }
+            Signal::Happened(Event::JobSeen, _) => {
+                self.asker.job_seen();
+                let words = "the copy goes on without its call".to_owned();
+                self.feed(Event::JobSeen, words, events).await;
+                if matches!(self.state, MigrationState::Running(_)) {
+                    self.asker.begin_anew();
+                }
             }
             Signal::Happened(event, words) => self.feed(event, words, events).await,
             Signal::Ready(prepared) => {
@@ -161,6 +175,8 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     async fn feed(&mut self, event: Event, words: String, events: &mut Events) {
         if matches!(event, Event::CallReturned(_)) {
             self.over.cancel();
+            self.over_ms.get_or_insert_with(unix_ms);
+            self.aborting = false;
         }
         let (next, commands) = self.state.step(event);
         self.add_detail(words);
@@ -278,25 +294,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         }
     }
 
-    /// An abort that was asked for in an earlier life is asked for again.
-    fn resume_abort(&mut self) {
-        if let MigrationState::Running(CopyFacts {
-            abort: Some(_),
-            call: None,
-        }) = self.state
-        {
-            self.abort_job();
-        }
-    }
-
     /// How libvirt's call came back, if it did.
     pub(super) fn call(&self) -> Option<CallResult> {
-        match self.state {
-            MigrationState::Running(facts)
-            | MigrationState::Switching(facts)
-            | MigrationState::Unknown { facts, .. } => facts.call,
-            MigrationState::Ordered | MigrationState::Preparing | MigrationState::Ended(_) => None,
-        }
+        copy::call_of(&self.state)
     }
 
     /// Waits until etcd has the closed journal, then gives the guest's place back.

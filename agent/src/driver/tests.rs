@@ -4,14 +4,15 @@ use std::time::Duration;
 use evenkeel_daemon::unix_ms;
 use evenkeel_types::lifecycle::CopyFacts;
 use evenkeel_types::{
-    AbortCause, Epoch, FailureReason, MigrationState, Outcome, Presence, Refusal, Whereabouts,
+    AbortCause, CallResult, Epoch, FailureReason, MigrationState, Outcome, Presence, Refusal,
+    Whereabouts,
 };
 
 use super::bench::{Bench, LEADER, guest, order, order_with, until, within};
+use super::copy::is_ours;
 use super::refused_update;
-use crate::hypervisor::Hypervisor;
-use crate::hypervisor::LiveMigration;
 use crate::hypervisor::fake::{Ending, FakeWorld};
+use crate::hypervisor::{Hypervisor, JobProgress, LiveMigration};
 use crate::journal::opened;
 
 fn ended(state: MigrationState) -> bool {
@@ -441,17 +442,7 @@ async fn a_restarted_agent_goes_on_aborting_what_was_to_be_aborted() {
     let other = Bench::new();
     let stored = other.records.put_journal(&guest(), &journal);
     // An agent whose hypervisor has the endless job of the first one, and whose journal says "abort".
-    let second = std::sync::Arc::new(super::Driver {
-        host: "h1".parse().unwrap(),
-        calls: bench.driver.calls.clone(),
-        records: other.records.clone(),
-        peers: bench.peers.clone(),
-        floor: crate::epoch::EpochFloor::open(tempfile::tempdir().unwrap().path()).unwrap(),
-        most: 2,
-        timings: bench.driver.timings,
-        figures: super::Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
-        running: super::Running::default(),
-    });
+    let second = bench.second_driver(&other);
     second.adopt(stored).await;
     within(async {
         while !other.state().is_some_and(ended) {
@@ -463,6 +454,87 @@ async fn a_restarted_agent_goes_on_aborting_what_was_to_be_aborted() {
         other.state(),
         Some(MigrationState::Ended(Outcome::Cancelled))
     );
+}
+
+#[tokio::test]
+async fn a_copy_that_outlives_its_call_keeps_its_deadline() {
+    let bench = Bench::new();
+    bench.script_broken_calls();
+    let short = order_with(1, |o| o.deadline_ms = unix_ms() + 150);
+    let mut updates = bench.order(&short).await.unwrap();
+    let state = until(&mut updates, ended).await;
+    assert_eq!(
+        Some(state),
+        failed(FailureReason::Deadline, Whereabouts::Source)
+    );
+    assert_eq!(bench.at("h1"), Presence::Running);
+}
+
+#[tokio::test]
+async fn a_copy_that_outlives_its_call_can_be_cancelled() {
+    let bench = Bench::new();
+    bench.script_broken_calls();
+    let order = order(1);
+    let mut updates = bench.order(&order).await.unwrap();
+    until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
+    while bench.world.migrations_started("h1") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let cancel = bench
+        .driver
+        .cancel(&order.guest, &order.id, (LEADER, Epoch(7)), "t");
+    cancel.await.unwrap();
+    let state = until(&mut updates, ended).await;
+    assert_eq!(state, MigrationState::Ended(Outcome::Cancelled));
+}
+
+#[tokio::test]
+async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
+    for unknown in [false, true] {
+        let bench = Bench::new();
+        bench.script_broken_calls();
+        let mut updates = bench.order(&order(1)).await.unwrap();
+        until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
+        while bench.world.migrations_started("h1") == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let order = order_with(1, |o| o.deadline_ms = unix_ms() + 150);
+        let facts = CopyFacts {
+            abort: None,
+            call: Some(CallResult::Error),
+        };
+        let last = Whereabouts::Unanswered;
+        let mut journal = opened(&order, unix_ms());
+        journal.state = Some(if unknown {
+            MigrationState::Unknown { facts, last }.into()
+        } else {
+            MigrationState::Switching(facts).into()
+        });
+        let other = Bench::new();
+        let stored = other.records.put_journal(&guest(), &journal);
+        let second = bench.second_driver(&other);
+        second.adopt(stored).await;
+        other
+            .journalled(|s| matches!(s, MigrationState::Running(_)))
+            .await;
+        other.journalled(ended).await;
+        assert_eq!(
+            other.state(),
+            failed(FailureReason::Deadline, Whereabouts::Source)
+        );
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_migration_is_neither_followed_nor_aborted() {
+    let job = |elapsed_ms| JobProgress {
+        elapsed: Duration::from_millis(elapsed_ms),
+        ..JobProgress::default()
+    };
+    let over = unix_ms() - 10_000;
+    assert!(is_ours(&job(60_000), Some(over)));
+    assert!(!is_ours(&job(5_000), Some(over)));
+    assert!(is_ours(&job(0), None), "its call is out");
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub struct Script {
     pub iteration_time: Duration,
     /// What comes then.
     pub ending: Ending,
+    /// Whether the call fails at once while the copy goes on: the connection to libvirtd broke.
+    pub call_breaks: bool,
 }
 
 impl Default for Script {
@@ -43,6 +45,7 @@ impl Default for Script {
             iterations: 3,
             iteration_time: Duration::from_millis(2),
             ending: Ending::Moves,
+            call_breaks: false,
         }
     }
 }
@@ -425,6 +428,32 @@ impl FakeHypervisor {
         CopyEnd::Copied
     }
 
+    /// Copies and ends as scripted.
+    fn carry_on(&self, id: &GuestId, target: &str, script: &Script) -> Result<(), HypervisorError> {
+        let end = self.copy(id, script);
+        if end != CopyEnd::Copied {
+            self.finish(id);
+            let _scripted = self.settle(id, target, Ending::Fails);
+            return Err(match end {
+                CopyEnd::SourceDown => failed(ERR_SYSTEM, "end of file while reading data"),
+                CopyEnd::Aborted | CopyEnd::Copied => failed(
+                    ERR_OPERATION_ABORTED,
+                    "operation aborted: job 'migration out' canceled by client",
+                ),
+            });
+        }
+        self.world
+            .say(&self.host, HypervisorEvent::SwitchoverBegan(id.clone()));
+        let last = self.guest(id, |g| g.job.map(|job| job.progress));
+        self.finish(id);
+        self.settle(id, target, script.ending)?;
+        let mut last = last.ok().flatten().unwrap_or_default();
+        last.downtime = Some(Duration::from_millis(10));
+        self.world
+            .say(&self.host, HypervisorEvent::JobCompleted(id.clone(), last));
+        Ok(())
+    }
+
     /// Brings both hosts into the state that the ending names.
     fn settle(&self, id: &GuestId, target: &str, ending: Ending) -> Result<(), HypervisorError> {
         use Presence::{Absent, PausedByMigration, Running, ShutOff};
@@ -522,28 +551,12 @@ impl Hypervisor for FakeHypervisor {
         let id = &migration.guest;
         self.read(|_| Ok(()))?;
         let (target, script) = self.begin(migration)?;
-        let end = self.copy(id, &script);
-        if end != CopyEnd::Copied {
-            self.finish(id);
-            let _scripted = self.settle(id, &target, Ending::Fails);
-            return Err(match end {
-                CopyEnd::SourceDown => failed(ERR_SYSTEM, "end of file while reading data"),
-                CopyEnd::Aborted | CopyEnd::Copied => failed(
-                    ERR_OPERATION_ABORTED,
-                    "operation aborted: job 'migration out' canceled by client",
-                ),
-            });
+        if script.call_breaks {
+            let (alone, id) = (self.clone(), id.clone());
+            std::thread::spawn(move || alone.carry_on(&id, &target, &script));
+            return Err(failed(ERR_SYSTEM, "connection reset by peer"));
         }
-        self.world
-            .say(&self.host, HypervisorEvent::SwitchoverBegan(id.clone()));
-        let last = self.guest(id, |g| g.job.map(|job| job.progress));
-        self.finish(id);
-        self.settle(id, &target, script.ending)?;
-        let mut last = last.ok().flatten().unwrap_or_default();
-        last.downtime = Some(Duration::from_millis(10));
-        self.world
-            .say(&self.host, HypervisorEvent::JobCompleted(id.clone(), last));
-        Ok(())
+        self.carry_on(id, &target, &script)
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {

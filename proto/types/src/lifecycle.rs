@@ -8,6 +8,7 @@
 //!   Ended(Refused)   Ended(Refused|Cancelled)              Ended(Done|Cancelled|Failed)
 //!                                                                   ▲
 //!                              Switching ──GaveUp, Asked(Both)──▶ Unknown ──Asked(..)
+//!            Running ◀──JobSeen── Switching, Unknown    (the call came back before its job was over)
 //! ```
 //!
 //! The source agent drives it: [`MigrationState::step`] takes what happened and answers with the next state
@@ -97,6 +98,29 @@ pub struct CopyFacts {
     pub call: Option<CallResult>,
 }
 
+impl CopyFacts {
+    /// The same with an abort asked for; the first cause stays.
+    fn aborting(self, cause: AbortCause) -> Self {
+        Self {
+            abort: self.abort.or(Some(cause)),
+            ..self
+        }
+    }
+
+    /// The same after the call has come back; the first result stays.
+    fn returned(self, call: CallResult) -> Self {
+        Self {
+            call: self.call.or(Some(call)),
+            ..self
+        }
+    }
+
+    /// Whether libvirt may still have a job: a call that broke off, or whose end nobody saw, leaves it behind.
+    fn job_may_stand(self) -> bool {
+        self.call != Some(CallResult::Ok)
+    }
+}
+
 /// Where a migration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +168,8 @@ pub enum Event {
     },
     /// Both hosts were asked.
     Asked(Whereabouts),
+    /// Both hosts were asked, and libvirt still copies: the guest runs at the source under its job.
+    JobSeen,
     /// The hosts were asked for as long as is reasonable without a settling answer.
     GaveUp,
 }
@@ -218,6 +244,7 @@ fn step_ordered(event: Event) -> (MigrationState, Vec<Command>) {
         | Event::CallReturned(_)
         | Event::Adopted { .. }
         | Event::Asked(_)
+        | Event::JobSeen
         | Event::GaveUp => (Ordered, vec![]),
     }
 }
@@ -239,52 +266,82 @@ fn step_preparing(event: Event) -> (MigrationState, Vec<Command>) {
         | Event::SwitchoverSeen
         | Event::CallReturned(_)
         | Event::Asked(_)
+        | Event::JobSeen
         | Event::GaveUp => (Preparing, vec![]),
     }
 }
 
 fn step_running(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>) {
     use MigrationState::{Running, Switching};
+    let abort = |cause| (Running(facts.aborting(cause)), vec![Command::AbortJob]);
     match event {
-        Event::CancelRequested => abort(facts, AbortCause::Cancelled),
-        Event::DeadlinePassed => abort(facts, AbortCause::Deadline),
-        Event::SwitchoverSeen => (Switching(facts), vec![]),
-        Event::CallReturned(call) => over(facts, call),
-        Event::Adopted { job_running: true } => (Running(facts), vec![Command::FollowJob]),
-        Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
-        Event::Admitted | Event::Refused(_) | Event::Prepared | Event::Asked(_) | Event::GaveUp => {
-            (Running(facts), vec![])
+        Event::CancelRequested => abort(AbortCause::Cancelled),
+        Event::DeadlinePassed => abort(AbortCause::Deadline),
+        // Of a job that outlived its call nobody but the hosts says more.
+        Event::SwitchoverSeen => {
+            let ask = facts.call.map(|_| Command::AskBothHosts);
+            (Switching(facts), ask.into_iter().collect())
         }
+        Event::CallReturned(call) => over(facts, call),
+        Event::Adopted { job_running: true } => follow(facts, Running),
+        Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
+        Event::Admitted
+        | Event::Refused(_)
+        | Event::Prepared
+        | Event::Asked(_)
+        | Event::JobSeen
+        | Event::GaveUp => (Running(facts), vec![]),
     }
 }
 
-fn abort(facts: CopyFacts, cause: AbortCause) -> (MigrationState, Vec<Command>) {
-    let facts = CopyFacts {
-        abort: facts.abort.or(Some(cause)),
-        ..facts
-    };
-    (MigrationState::Running(facts), vec![Command::AbortJob])
+/// Asks for an abort of what is not (or no longer) a copy that is watched. While libvirt's call is out, libvirt
+/// decides whether it comes too late for the hand-over.
+/// A job that outlived its call is aborted when it is seen ([`Event::JobSeen`]), for nobody else's may be.
+fn abort(
+    facts: CopyFacts,
+    cause: AbortCause,
+    state: impl FnOnce(CopyFacts) -> MigrationState,
+) -> (MigrationState, Vec<Command>) {
+    match facts.call {
+        None => (state(facts.aborting(cause)), vec![Command::AbortJob]),
+        Some(CallResult::Error | CallResult::Unseen) => (state(facts.aborting(cause)), vec![]),
+        Some(CallResult::Ok) => (state(facts), vec![]),
+    }
+}
+
+/// Follows a job that stands, and goes on aborting one that was to be aborted.
+fn follow(
+    facts: CopyFacts,
+    state: impl FnOnce(CopyFacts) -> MigrationState,
+) -> (MigrationState, Vec<Command>) {
+    let mut commands = vec![Command::FollowJob];
+    commands.extend(facts.abort.map(|_| Command::AbortJob));
+    (state(facts), commands)
 }
 
 fn over(facts: CopyFacts, call: CallResult) -> (MigrationState, Vec<Command>) {
-    let facts = CopyFacts {
-        call: facts.call.or(Some(call)),
-        ..facts
-    };
     (
-        MigrationState::Switching(facts),
+        MigrationState::Switching(facts.returned(call)),
         vec![Command::AskBothHosts],
     )
 }
 
 fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>) {
-    use MigrationState::{Switching, Unknown};
+    use MigrationState::{Running, Switching, Unknown};
     match event {
+        Event::CancelRequested => abort(facts, AbortCause::Cancelled, Switching),
+        Event::DeadlinePassed => abort(facts, AbortCause::Deadline, Switching),
         Event::CallReturned(call) => over(facts, call),
-        Event::Adopted { job_running: true } => (Switching(facts), vec![Command::FollowJob]),
+        Event::Adopted { job_running: true } if facts.call.is_none() => follow(facts, Switching),
         Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
         // Before the call is over an answer is a snapshot of a hand-over under way.
-        Event::Asked(_) | Event::GaveUp if facts.call.is_none() => (Switching(facts), vec![]),
+        Event::Asked(_) | Event::JobSeen | Event::GaveUp if facts.call.is_none() => {
+            (Switching(facts), vec![])
+        }
+        Event::JobSeen | Event::Adopted { job_running: true } if facts.job_may_stand() => {
+            follow(facts, Running)
+        }
+        Event::JobSeen | Event::Adopted { .. } => (Switching(facts), vec![Command::AskBothHosts]),
         Event::Asked(place) => settle(facts, place, Switching(facts)),
         Event::GaveUp => (
             Unknown {
@@ -293,13 +350,9 @@ fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Comman
             },
             vec![Command::AskBothHosts],
         ),
-        // Too late to abort: libvirt decides the hand-over.
-        Event::CancelRequested
-        | Event::DeadlinePassed
-        | Event::Admitted
-        | Event::Refused(_)
-        | Event::Prepared
-        | Event::SwitchoverSeen => (Switching(facts), vec![]),
+        Event::Admitted | Event::Refused(_) | Event::Prepared | Event::SwitchoverSeen => {
+            (Switching(facts), vec![])
+        }
     }
 }
 
@@ -308,18 +361,22 @@ fn step_unknown(
     last: Whereabouts,
     event: Event,
 ) -> (MigrationState, Vec<Command>) {
-    use MigrationState::Unknown;
+    use MigrationState::{Running, Unknown};
+    let unknown = |facts| Unknown { facts, last };
     match event {
+        Event::CancelRequested => abort(facts, AbortCause::Cancelled, unknown),
+        Event::DeadlinePassed => abort(facts, AbortCause::Deadline, unknown),
+        Event::JobSeen | Event::Adopted { job_running: true } if facts.job_may_stand() => {
+            follow(facts, Running)
+        }
         Event::Asked(place) => settle(facts, place, Unknown { facts, last: place }),
-        Event::Adopted { .. } => (Unknown { facts, last }, vec![Command::AskBothHosts]),
+        Event::JobSeen | Event::Adopted { .. } => (unknown(facts), vec![Command::AskBothHosts]),
         Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
-        | Event::CancelRequested
-        | Event::DeadlinePassed
         | Event::SwitchoverSeen
         | Event::CallReturned(_)
-        | Event::GaveUp => (Unknown { facts, last }, vec![]),
+        | Event::GaveUp => (unknown(facts), vec![]),
     }
 }
 

@@ -172,6 +172,63 @@ fn silent_hosts_park_the_migration_until_they_answer() {
     assert_eq!(state, MigrationState::Ended(Outcome::Done));
 }
 
+/// States after a call that came back in a way that proves nothing about libvirt's job.
+fn after_a_broken_call() -> Vec<MigrationState> {
+    let facts = |call| CopyFacts { abort: None, call };
+    let mut states = vec![MigrationState::Switching(facts(None))];
+    for call in [CallResult::Error, CallResult::Unseen] {
+        let facts = facts(Some(call));
+        let last = Whereabouts::Unanswered;
+        states.push(MigrationState::Switching(facts));
+        states.push(MigrationState::Unknown { facts, last });
+    }
+    states
+}
+
+#[test]
+fn an_abort_reaches_a_call_that_is_out_and_is_kept_for_a_job_that_outlived_it() {
+    for state in after_a_broken_call() {
+        for event in [Event::CancelRequested, Event::DeadlinePassed] {
+            let (next, commands) = state.step(event);
+            let out = state == MigrationState::Switching(CopyFacts::default());
+            assert_eq!(commands == [Command::AbortJob], out, "{state:?} {event:?}");
+            assert_ne!(next, state, "it is remembered");
+            assert_eq!(next.as_str(), state.as_str());
+        }
+    }
+    let done = MigrationState::Switching(CopyFacts {
+        abort: None,
+        call: Some(CallResult::Ok),
+    });
+    assert_eq!(done.step(Event::CancelRequested), (done, vec![]));
+}
+
+#[test]
+fn a_job_that_is_seen_after_its_call_is_followed_as_a_copy_and_its_abort_goes_on() {
+    use Event::*;
+    for state in after_a_broken_call() {
+        let (adopted, commands) = state.step(Adopted { job_running: true });
+        assert_eq!(commands, [Command::FollowJob], "{adopted:?}");
+    }
+    for state in &after_a_broken_call()[1..] {
+        let (copying, commands) = state.step(JobSeen);
+        assert_eq!(copying.as_str(), "running");
+        assert_eq!(commands, [Command::FollowJob]);
+        assert_eq!(copying.step(DeadlinePassed).1, [Command::AbortJob]);
+        let (handing_over, commands) = copying.step(SwitchoverSeen);
+        assert_eq!(commands, [Command::AskBothHosts], "it may go on copying");
+        assert_eq!(handing_over.step(JobSeen).0, copying);
+        let (state, _) = run(*state, &[CancelRequested]);
+        let (aborting, commands) = state.step(JobSeen);
+        assert_eq!(commands, [Command::FollowJob, Command::AbortJob]);
+        let (state, _) = run(
+            aborting,
+            &[CallReturned(CallResult::Unseen), Asked(Whereabouts::Source)],
+        );
+        assert_eq!(state, MigrationState::Ended(Outcome::Cancelled));
+    }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let place = prop_oneof![
         Just(Whereabouts::Source),
@@ -196,6 +253,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         call.prop_map(Event::CallReturned),
         any::<bool>().prop_map(|job_running| Event::Adopted { job_running }),
         place.prop_map(Event::Asked),
+        Just(Event::JobSeen),
         Just(Event::GaveUp),
     ]
 }
