@@ -146,6 +146,10 @@ impl Records for MemoryRecords {
         Ok(self.reach()?.orders.get(guest).map(|s| s.value.clone()))
     }
 
+    async fn journal(&self, guest: &GuestId) -> Result<Option<Stored<v1::Journal>>, StoreError> {
+        Ok(self.reach()?.journals.get(guest).cloned())
+    }
+
     async fn journals(&self) -> Result<Vec<Stored<v1::Journal>>, StoreError> {
         Ok(self.reach()?.journals.values().cloned().collect())
     }

@@ -267,6 +267,10 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         if state.outcome().is_some() || self.running.take(&order, u32::MAX).is_err() {
             return;
         }
+        // It was listed a while ago: meanwhile a task may have closed it and given the place back.
+        if !self.stands(&order.guest, stored.revision).await {
+            return self.running.give_back(&order.guest);
+        }
         let job = copy::standing_job(&self.calls, &order.guest, self.timings.poll).await;
         let over_ms = copy::over_ms(&state, &stored.value);
         let job_running = job.is_some_and(|job| copy::is_ours(&job, over_ms));
@@ -275,6 +279,12 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
             state = state.as_str(), job_running, "migration adopted"
         );
         self.spawn(order, stored, state, Event::Adopted { job_running });
+    }
+
+    /// Whether the guest's journal is still the one of `revision`. When etcd does not say, the next look asks.
+    async fn stands(&self, guest: &GuestId, revision: i64) -> bool {
+        let journal = self.records.journal(guest).await;
+        journal.is_ok_and(|journal| journal.is_some_and(|j| j.revision == revision))
     }
 
     fn spawn(

@@ -538,6 +538,23 @@ async fn somebody_elses_migration_is_neither_followed_nor_aborted() {
 }
 
 #[tokio::test]
+async fn a_journal_that_was_closed_since_it_was_listed_stays_closed() {
+    let bench = Bench::new();
+    let mut journal = opened(&order(1), unix_ms());
+    journal.state = Some(MigrationState::Running(CopyFacts::default()).into());
+    let listed = bench.records.put_journal(&guest(), &journal);
+    let closed = MigrationState::Ended(Outcome::Done);
+    journal.state = Some(closed.into());
+    let stands = bench.records.put_journal(&guest(), &journal);
+    bench.driver.adopt(listed).await;
+    assert_eq!(bench.driver.running.count(), 0, "its place is free");
+    bench.records.away.store(true, SeqCst);
+    bench.driver.adopt(stands).await;
+    assert_eq!(bench.driver.running.count(), 0);
+    assert_eq!(bench.state(), Some(closed));
+}
+
+#[tokio::test]
 async fn an_adopted_preparation_never_began() {
     let bench = Bench::new();
     bench.records.put_order(&order(1));

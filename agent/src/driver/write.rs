@@ -46,7 +46,7 @@ pub(super) async fn write_journal<R: Records>(
                 stands = draft.version;
                 durable.send_replace(stands);
             }
-            Err(error @ JournalError::Replaced { .. }) => {
+            Err(error @ (JournalError::Replaced { .. } | JournalError::Closed { .. })) => {
                 return tracing::error!(order = %order.id, guest = %order.guest, %error,
                     "journal given up");
             }

@@ -13,7 +13,7 @@ use evenkeel_types::{Epoch, GuestId, HostName, OrderId, Refusal};
 
 use super::{
     JournalError, Leader, Records, Refused, Seen, Standing, Stored, confirm_leader, decide,
-    standing,
+    is_closed, standing,
 };
 
 /// Looks and tries of one admission or write. The keys have one writer each, so a second round is rare
@@ -224,6 +224,11 @@ impl Records for EtcdRecords {
             if stands == *journal {
                 return Ok(entry.mod_revision);
             }
+            if is_closed(&stands) && !is_closed(journal) {
+                return Err(JournalError::Closed {
+                    guest: guest.clone(),
+                });
+            }
             follows = entry.mod_revision;
         }
         Err(JournalError::Contended {
@@ -233,6 +238,20 @@ impl Records for EtcdRecords {
 
     async fn order(&self, guest: &GuestId) -> Result<Option<v1::Order>, StoreError> {
         self.store.get_message(&self.keys.order(guest)).await
+    }
+
+    async fn journal(&self, guest: &GuestId) -> Result<Option<Stored<v1::Journal>>, StoreError> {
+        let entry = self
+            .store
+            .get(&self.keys.journal(&self.host, guest))
+            .await?;
+        let stored = |entry: Entry| {
+            entry.decode().map(|value| Stored {
+                value,
+                revision: entry.mod_revision,
+            })
+        };
+        entry.map(stored).transpose()
     }
 
     async fn journals(&self) -> Result<Vec<Stored<v1::Journal>>, StoreError> {

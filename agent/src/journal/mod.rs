@@ -145,6 +145,12 @@ pub fn state_of(journal: &v1::Journal) -> Option<MigrationState> {
     journal.state.as_ref().and_then(|s| s.try_into().ok())
 }
 
+/// Whether a journal is closed.
+#[must_use]
+pub fn is_closed(journal: &v1::Journal) -> bool {
+    state_of(journal).is_some_and(|state| state.outcome().is_some())
+}
+
 /// A journal as it begins.
 #[must_use]
 pub fn opened(order: &Order, now_ms: i64) -> v1::Journal {
@@ -166,6 +172,12 @@ pub enum JournalError {
     /// It changed under our hands again and again.
     #[error("the journal of guest {guest} is written by someone else too")]
     Contended {
+        /// The guest.
+        guest: GuestId,
+    },
+    /// It is closed: an open state over it would move a guest that is settled.
+    #[error("the journal of guest {guest} is closed")]
+    Closed {
         /// The guest.
         guest: GuestId,
     },
@@ -207,6 +219,12 @@ pub trait Records: Send + Sync + 'static {
         &self,
         guest: &GuestId,
     ) -> impl Future<Output = Result<Option<v1::Order>, StoreError>> + Send;
+
+    /// The guest's journal on this host.
+    fn journal(
+        &self,
+        guest: &GuestId,
+    ) -> impl Future<Output = Result<Option<Stored<v1::Journal>>, StoreError>> + Send;
 
     /// This host's journals; unreadable ones are logged and left out.
     fn journals(&self)

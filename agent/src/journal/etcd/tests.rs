@@ -241,6 +241,29 @@ async fn a_closed_journal_is_replaced_and_an_open_one_never() {
 }
 
 #[tokio::test]
+async fn a_closed_journal_is_never_opened_again() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (leader, epoch) = cluster.candidate("a").await;
+    let order = cluster.order(1, epoch).await;
+    let revision = cluster.admit(&order, &leader).await.unwrap();
+    let open = opened(&order, 2);
+    let mut closed = open.clone();
+    closed.state = Some(MigrationState::Ended(Outcome::Done).into());
+    let guest = guest();
+    let written = cluster.records.write(&guest, &closed, revision).await;
+    let stale = cluster.records.write(&guest, &open, revision).await;
+    assert!(
+        matches!(stale, Err(JournalError::Closed { .. })),
+        "{stale:?}"
+    );
+    let stands = cluster.records.journal(&guest).await.unwrap().unwrap();
+    assert_eq!(stands.revision, written.unwrap());
+    assert_eq!(stands.value, closed);
+}
+
+#[tokio::test]
 async fn a_write_that_was_given_up_and_landed_is_recognised() {
     let Some(cluster) = Cluster::start().await else {
         return;
