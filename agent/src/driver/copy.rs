@@ -1,5 +1,6 @@
 //! Before and during the copy: checking here and there, libvirt's call, following and aborting its job.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_daemon::retry::Backoff;
@@ -13,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use super::Driver;
 use super::task::{Signal, Task};
 use crate::calls::Calls;
-use crate::hypervisor::{Hypervisor, HypervisorError, JobProgress, LiveMigration};
+use crate::hypervisor::{CallGate, Hypervisor, HypervisorError, JobProgress, LiveMigration};
 use crate::journal::{Records, Refused};
 use crate::peer::Peers;
 
 /// Answers "no job" in a row after which a followed job is over: one may fall between two of libvirt's phases.
 const GONE: u32 = 2;
-/// The same while our own call has not come back: after as many (60 s at the usual pace) it never will.
+/// The same while our own call has not come back: after as many (60 s at the usual pace) it never will, or was
+/// never made.
 const CALL_LOST: u32 = 120;
+/// For people: the guest was not touched.
+const NOT_MADE: &str = "libvirt was never asked: there was no connection to it before the end";
 
 impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     /// Looks at the guest here, then asks the target.
@@ -44,26 +48,21 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     /// Starts libvirt's migration once `Running` stands in etcd.
     pub(super) fn start_copy(&self) {
         let migration = self.migration();
-        let driver = self.driver.clone();
-        let (signals, version) = (self.signals.clone(), self.version);
-        let mut written = self.written.clone();
-        let (aborted, over) = (self.aborted.clone(), self.over.clone());
-        let guest = self.order.guest.clone();
+        let call = Call {
+            watch: self.watch(CALL_LOST),
+            gate: Arc::default(),
+            aborted: self.aborted.clone(),
+        };
+        let (mut written, version) = (self.written.clone(), self.version);
         tokio::spawn(async move {
             let durable = tokio::select! {
                 biased;
-                () = aborted.cancelled() => false,
+                () = call.aborted.cancelled() => false,
                 durable = written.wait_for(|v| *v >= version) => durable.is_ok(),
             };
+            let signals = call.watch.signals.clone();
             let (result, words) = if durable {
-                tokio::spawn(poll(
-                    driver.clone(),
-                    guest,
-                    signals.clone(),
-                    over,
-                    CALL_LOST,
-                ));
-                migrate(&driver, migration).await
+                call.make(migration).await
             } else {
                 let words = "nothing was started: the journal was not in etcd before the end";
                 (CallResult::Error, words.to_owned())
@@ -71,6 +70,16 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             let signal = Signal::Happened(Event::CallReturned(result), words);
             drop(signals.send(signal).await);
         });
+    }
+
+    fn watch(&self, gone: u32) -> Watch<H, R, P> {
+        Watch {
+            driver: self.driver.clone(),
+            guest: self.order.guest.clone(),
+            signals: self.signals.clone(),
+            over: self.over.clone(),
+            gone,
+        }
     }
 
     fn migration(&self) -> LiveMigration {
@@ -92,9 +101,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         self.over.cancel();
         self.over = CancellationToken::new();
         self.aborting = false;
-        let (driver, guest) = (self.driver.clone(), self.order.guest.clone());
-        let (signals, over) = (self.signals.clone(), self.over.clone());
-        tokio::spawn(poll(driver, guest, signals, over, GONE));
+        tokio::spawn(poll(self.watch(GONE), None));
     }
 
     /// Aborts the job, again and again until libvirt's call is over: an abort that comes before the job has
@@ -124,53 +131,91 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     }
 }
 
-/// Calls libvirt on a thread of its own and waits for it, however long.
-async fn migrate<H: Hypervisor, R: Records, P: Peers>(
-    driver: &Driver<H, R, P>,
-    migration: LiveMigration,
-) -> (CallResult, String) {
-    let hypervisor = driver.calls.hypervisor().clone();
-    let call = tokio::task::spawn_blocking(move || hypervisor.migrate(&migration));
-    match call.await {
-        Ok(Ok(())) => (CallResult::Ok, String::new()),
-        Ok(Err(error)) => (CallResult::Error, error.to_string()),
-        Err(error) => (
-            CallResult::Error,
-            format!("the call's thread ended: {error}"),
-        ),
+/// A call of libvirt's that is to be made once.
+struct Call<H, R, P> {
+    watch: Watch<H, R, P>,
+    gate: Arc<CallGate>,
+    aborted: CancellationToken,
+}
+
+impl<H: Hypervisor, R: Records, P: Peers> Call<H, R, P> {
+    /// Makes the call on a thread of its own and waits for it, however long; an abort that comes before it is
+    /// made ends it at once, for it is then never made.
+    async fn make(self, migration: LiveMigration) -> (CallResult, String) {
+        let hypervisor = self.watch.driver.calls.hypervisor().clone();
+        let gate = self.gate.clone();
+        let mut call = tokio::task::spawn_blocking(move || hypervisor.migrate(&migration, &gate));
+        tokio::spawn(poll(self.watch, Some(self.gate.clone())));
+        let returned = tokio::select! {
+            biased;
+            returned = &mut call => returned,
+            () = self.aborted.cancelled() => {
+                if self.gate.give_up() {
+                    return (CallResult::Error, NOT_MADE.to_owned());
+                }
+                call.await
+            }
+        };
+        match returned {
+            Ok(Ok(())) => (CallResult::Ok, String::new()),
+            Ok(Err(error)) => (CallResult::Error, error.to_string()),
+            Err(error) => {
+                let words = format!("the call's thread ended: {error}");
+                (CallResult::Error, words)
+            }
+        }
     }
 }
 
-/// Reports the job's progress until `over`; when it was said `gone` times in a row that there is none, says
-/// that the call is over although nobody saw it return.
-async fn poll<H: Hypervisor, R: Records, P: Peers>(
-    driver: std::sync::Arc<Driver<H, R, P>>,
+/// What it takes to look at a job until it is over.
+struct Watch<H, R, P> {
+    driver: Arc<Driver<H, R, P>>,
     guest: GuestId,
     signals: mpsc::Sender<Signal>,
     over: CancellationToken,
+    /// Answers "no job" in a row that mean that it is gone.
     gone: u32,
+}
+
+/// Reports the job's progress until `over`, or says what it means that there is none any more. `gate` is that
+/// of a call that has not come back.
+async fn poll<H: Hypervisor, R: Records, P: Peers>(
+    watch: Watch<H, R, P>,
+    gate: Option<Arc<CallGate>>,
 ) {
-    let mut without = 0;
-    while !over.is_cancelled() {
-        match job(&driver.calls, &guest).await {
+    let (mut seen, mut without) = (false, 0);
+    while !watch.over.is_cancelled() {
+        match job(&watch.driver.calls, &watch.guest).await {
             Ok(Some(progress)) => {
-                without = 0;
+                (seen, without) = (true, 0);
                 // Dropped when the task is busy: the next one comes soon.
-                drop(signals.try_send(Signal::Progress(progress)));
+                drop(watch.signals.try_send(Signal::Progress(progress)));
             }
             Ok(None) => without += 1,
             Err(_) => {}
         }
-        if without >= gone {
-            let event = Event::CallReturned(CallResult::Unseen);
-            let words = "the end of libvirt's call was not seen".to_owned();
-            drop(signals.send(Signal::Happened(event, words)).await);
-            return;
+        if without >= watch.gone {
+            let (event, words) = gone(gate.filter(|_| !seen).as_deref());
+            let signal = Signal::Happened(event, words.to_owned());
+            return drop(watch.signals.send(signal).await);
         }
         tokio::select! {
-            () = over.cancelled() => {}
-            () = tokio::time::sleep(driver.timings.poll) => {}
+            () = watch.over.cancelled() => {}
+            () = tokio::time::sleep(watch.driver.timings.poll) => {}
         }
+    }
+}
+
+/// What it means that there is no job. A call that has shown no sign of one is given up if it was not made yet;
+/// one that was made may still act.
+fn gone(unseen: Option<&CallGate>) -> (Event, &'static str) {
+    match unseen {
+        Some(gate) if gate.give_up() => (Event::CallReturned(CallResult::Error), NOT_MADE),
+        Some(_) => (Event::GaveUp, "libvirt has the call and does not begin"),
+        None => (
+            Event::CallReturned(CallResult::Unseen),
+            "the end of libvirt's call was not seen",
+        ),
     }
 }
 

@@ -11,8 +11,8 @@ use evenkeel_types::{
 use super::bench::{Bench, LEADER, guest, order, order_with, until, within};
 use super::copy::is_ours;
 use super::refused_update;
-use crate::hypervisor::fake::{Ending, FakeWorld};
-use crate::hypervisor::{Hypervisor, JobProgress, LiveMigration};
+use crate::hypervisor::fake::{Ending, FakeWorld, Hold};
+use crate::hypervisor::{CallGate, Hypervisor, JobProgress, LiveMigration};
 use crate::journal::opened;
 
 fn ended(state: MigrationState) -> bool {
@@ -398,14 +398,15 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
     bench.records.put_journal(&guest(), &journal);
     let hypervisor = bench.world.host("h1");
     let job = std::thread::spawn(move || {
-        hypervisor.migrate(&LiveMigration {
+        let migration = LiveMigration {
             guest: guest(),
             peer_uri: FakeWorld::peer_uri("h2"),
             migration_uri: None,
             downtime_limit: Duration::from_millis(300),
             bandwidth_limit_mib_s: None,
             auto_converge: false,
-        })
+        };
+        hypervisor.migrate(&migration, &CallGate::default())
     });
     while bench.world.migrations_started("h1") == 0 {
         std::thread::yield_now();
@@ -523,6 +524,50 @@ async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
             failed(FailureReason::Deadline, Whereabouts::Source)
         );
     }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_connection_is_given_up_and_then_never_made() {
+    let in_time = |ms| order_with(1, |o| o.deadline_ms = unix_ms() + ms);
+    for (order, reason) in [
+        (in_time(100), FailureReason::Deadline),
+        // Without an abort it is given up when there was no sign of it for long.
+        (in_time(60_000), FailureReason::Libvirt),
+    ] {
+        let bench = Bench::new();
+        bench.world.hold("h1", Some(Hold::BeforeCall));
+        let mut updates = bench.order(&order).await.unwrap();
+        let state = until(&mut updates, ended).await;
+        assert_eq!(Some(state), failed(reason, Whereabouts::Source));
+        bench.idle().await;
+        bench.world.hold("h1", None);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(
+            bench.world.migrations_started("h1"),
+            0,
+            "the order acts late"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_made_keeps_the_journal_open_until_it_is_over() {
+    let bench = Bench::new();
+    bench.world.hold("h1", Some(Hold::InCall));
+    let mut updates = bench.order(&order(1)).await.unwrap();
+    until(&mut updates, |s| {
+        matches!(
+            s,
+            MigrationState::Unknown {
+                last: Whereabouts::Source,
+                ..
+            }
+        )
+    })
+    .await;
+    bench.world.hold("h1", None);
+    let state = until(&mut updates, ended).await;
+    assert_eq!(state, MigrationState::Ended(Outcome::Done));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! It keeps libvirt's manners, also the bad ones: a call may fail although the guest has moved, leave a
 //! paused half behind or never return ([`Ending`]). It draws nothing at random; a test says what happens.
 
+mod script;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,8 +13,9 @@ use std::time::Duration;
 use evenkeel_types::{GuestId, Presence, Refusal};
 use tokio::sync::broadcast;
 
+pub use self::script::{Ending, Hold, Script};
 use super::{
-    GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
+    CallGate, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
     JobProgress, LiveMigration, RunState,
 };
 
@@ -23,53 +26,10 @@ const ERR_INTERNAL: i32 = 1;
 const ERR_SYSTEM: i32 = 38;
 const ERR_OPERATION_INVALID: i32 = 55;
 const ERR_OPERATION_ABORTED: i32 = 78;
+/// A call that a test holds goes on after this time.
+const LONGEST_HOLD: Duration = Duration::from_secs(20);
 /// libvirt's error domain of the QEMU driver.
 const FROM_QEMU: i32 = 10;
-
-/// How the next migrations from a host go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// Iterations before the hand-over.
-    pub iterations: u32,
-    /// Real time that each takes.
-    pub iteration_time: Duration,
-    /// What comes then.
-    pub ending: Ending,
-    /// Whether the call fails at once while the copy goes on: the connection to libvirtd broke.
-    pub call_breaks: bool,
-}
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            iterations: 3,
-            iteration_time: Duration::from_millis(2),
-            ending: Ending::Moves,
-            call_breaks: false,
-        }
-    }
-}
-
-/// What a scripted migration comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Success; the guest runs at the target.
-    Moves,
-    /// An error, and the guest stays where it was.
-    Fails,
-    /// An error, although the guest has moved (the source's libvirtd was killed at the hand-over).
-    FailsThoughMoved,
-    /// An error, and the source is left paused beside a running target.
-    LeavesPausedSource,
-    /// An error, and the target's half stays there, paused.
-    LeavesPausedTarget,
-    /// An error, and both run: the one thing that must never be.
-    RunsTwice,
-    /// An error, and neither runs: the source's QEMU died.
-    Dies,
-    /// Copies without end, until aborted or the source's libvirtd goes.
-    NeverConverges,
-}
 
 #[derive(Debug, Clone)]
 struct FakeGuest {
@@ -92,6 +52,7 @@ struct HostState {
     guests: BTreeMap<GuestId, FakeGuest>,
     refusal: Option<(Refusal, String)>,
     script: Script,
+    hold: Option<Hold>,
     /// Calls of `migrate` that were let in: a test proves with it that nothing was started twice.
     migrations: u32,
     events: broadcast::Sender<HypervisorEvent>,
@@ -144,6 +105,7 @@ impl FakeWorld {
                 guests: BTreeMap::new(),
                 refusal: None,
                 script: Script::default(),
+                hold: None,
                 migrations: 0,
                 events: broadcast::Sender::new(EVENT_CAPACITY),
             });
@@ -226,6 +188,11 @@ impl FakeWorld {
     /// Scripts the migrations that start at `host` from now on.
     pub fn script(&self, host: &str, script: Script) {
         self.on(host, |state| state.script = script);
+    }
+
+    /// Lets calls of `migrate` hang at `host`; `None`: those that hang go on.
+    pub fn hold(&self, host: &str, hold: Option<Hold>) {
+        self.on(host, |state| state.hold = hold);
     }
 
     /// Makes a host refuse every definition; `None`: admit again.
@@ -383,6 +350,16 @@ impl FakeHypervisor {
             set_presence(state, id, Presence::PausedByMigration);
         }
         Ok((target, script))
+    }
+
+    /// Hangs as long as the host holds calls at this point, but not for ever: a test that fails must end.
+    fn wait_while_held(&self, at: Hold) {
+        let held = |hosts: &mut BTreeMap<String, HostState>| {
+            let state = hosts.get(&self.host);
+            state.is_some_and(|state| state.hold == Some(at))
+        };
+        let changed = &self.world.shared.changed;
+        drop(changed.wait_timeout_while(self.world.lock(), LONGEST_HOLD, held));
     }
 
     /// Takes the job away.
@@ -547,9 +524,14 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError> {
+    fn migrate(&self, migration: &LiveMigration, gate: &CallGate) -> Result<(), HypervisorError> {
         let id = &migration.guest;
         self.read(|_| Ok(()))?;
+        self.wait_while_held(Hold::BeforeCall);
+        if !gate.pass() {
+            return Err(failed(ERR_OPERATION_ABORTED, "given up before the call"));
+        }
+        self.wait_while_held(Hold::InCall);
         let (target, script) = self.begin(migration)?;
         if script.call_breaks {
             let (alone, id) = (self.clone(), id.clone());

@@ -7,6 +7,7 @@
 pub mod fake;
 pub mod libvirt;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use evenkeel_types::{GuestId, Presence, Refusal};
@@ -150,6 +151,31 @@ pub struct LiveMigration {
     pub auto_converge: bool,
 }
 
+/// Decides between a migration's call and its giving up: one of them happens, never both.
+///
+/// The call waits for a connection first, which may take any time. An order that was given up meanwhile, and
+/// whose journal is closed, must not act when the connection comes.
+#[derive(Debug, Default)]
+pub struct CallGate(OnceLock<Fate>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Made,
+    GivenUp,
+}
+
+impl CallGate {
+    /// Asked right before the call is made; `false`: it was given up and must never be made.
+    pub fn pass(&self) -> bool {
+        *self.0.get_or_init(|| Fate::Made) == Fate::Made
+    }
+
+    /// Gives the call up; `false`: it was made already.
+    pub fn give_up(&self) -> bool {
+        *self.0.get_or_init(|| Fate::GivenUp) == Fate::GivenUp
+    }
+}
+
 /// Progress of a running migration job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JobProgress {
@@ -227,11 +253,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// When the hypervisor does not answer. A "no" is `Ok(Err((reason, detail)))`.
     fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError>;
 
-    /// Migrates; returns when libvirt's call does. The result is evidence, not proof.
+    /// Migrates if `gate` lets it; returns when libvirt's call does. The result is evidence, not proof.
     ///
     /// # Errors
-    /// Whatever the hypervisor said.
-    fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError>;
+    /// Whatever the hypervisor said, or that the call was given up.
+    fn migrate(&self, migration: &LiveMigration, gate: &CallGate) -> Result<(), HypervisorError>;
 
     /// Progress of the migration job that takes this guest away; `None`: no such job.
     ///

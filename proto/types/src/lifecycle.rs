@@ -7,7 +7,7 @@
 //!     ▼                     ▼               (abort asked for)                     ▼
 //!   Ended(Refused)   Ended(Refused|Cancelled)              Ended(Done|Cancelled|Failed)
 //!                                                                   ▲
-//!                              Switching ──GaveUp, Asked(Both)──▶ Unknown ──Asked(..)
+//!                     Running, Switching ──GaveUp, Asked(Both)──▶ Unknown ──Asked(..)
 //!            Running ◀──JobSeen── Switching, Unknown    (the call came back before its job was over)
 //! ```
 //!
@@ -170,7 +170,8 @@ pub enum Event {
     Asked(Whereabouts),
     /// Both hosts were asked, and libvirt still copies: the guest runs at the source under its job.
     JobSeen,
-    /// The hosts were asked for as long as is reasonable without a settling answer.
+    /// The hosts were asked for as long as is reasonable without a settling answer, or libvirt's call was
+    /// made and for as long there was no sign of it: it may act later.
     GaveUp,
 }
 
@@ -285,12 +286,12 @@ fn step_running(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>
         Event::CallReturned(call) => over(facts, call),
         Event::Adopted { job_running: true } => follow(facts, Running),
         Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
+        Event::GaveUp => gave_up(facts),
         Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
         | Event::Asked(_)
-        | Event::JobSeen
-        | Event::GaveUp => (Running(facts), vec![]),
+        | Event::JobSeen => (Running(facts), vec![]),
     }
 }
 
@@ -326,8 +327,16 @@ fn over(facts: CopyFacts, call: CallResult) -> (MigrationState, Vec<Command>) {
     )
 }
 
+fn gave_up(facts: CopyFacts) -> (MigrationState, Vec<Command>) {
+    let last = Whereabouts::Unanswered;
+    (
+        MigrationState::Unknown { facts, last },
+        vec![Command::AskBothHosts],
+    )
+}
+
 fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>) {
-    use MigrationState::{Running, Switching, Unknown};
+    use MigrationState::{Running, Switching};
     match event {
         Event::CancelRequested => abort(facts, AbortCause::Cancelled, Switching),
         Event::DeadlinePassed => abort(facts, AbortCause::Deadline, Switching),
@@ -335,21 +344,13 @@ fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Comman
         Event::Adopted { job_running: true } if facts.call.is_none() => follow(facts, Switching),
         Event::Adopted { job_running: false } => over(facts, CallResult::Unseen),
         // Before the call is over an answer is a snapshot of a hand-over under way.
-        Event::Asked(_) | Event::JobSeen | Event::GaveUp if facts.call.is_none() => {
-            (Switching(facts), vec![])
-        }
+        Event::Asked(_) | Event::JobSeen if facts.call.is_none() => (Switching(facts), vec![]),
         Event::JobSeen | Event::Adopted { job_running: true } if facts.job_may_stand() => {
             follow(facts, Running)
         }
         Event::JobSeen | Event::Adopted { .. } => (Switching(facts), vec![Command::AskBothHosts]),
         Event::Asked(place) => settle(facts, place, Switching(facts)),
-        Event::GaveUp => (
-            Unknown {
-                facts,
-                last: Whereabouts::Unanswered,
-            },
-            vec![Command::AskBothHosts],
-        ),
+        Event::GaveUp => gave_up(facts),
         Event::Admitted | Event::Refused(_) | Event::Prepared | Event::SwitchoverSeen => {
             (Switching(facts), vec![])
         }
@@ -363,19 +364,26 @@ fn step_unknown(
 ) -> (MigrationState, Vec<Command>) {
     use MigrationState::{Running, Unknown};
     let unknown = |facts| Unknown { facts, last };
+    let ask = |facts| (unknown(facts), vec![Command::AskBothHosts]);
     match event {
         Event::CancelRequested => abort(facts, AbortCause::Cancelled, unknown),
         Event::DeadlinePassed => abort(facts, AbortCause::Deadline, unknown),
         Event::JobSeen | Event::Adopted { job_running: true } if facts.job_may_stand() => {
             follow(facts, Running)
         }
+        // A call that is still out may act later: only a guest that has moved is out of its reach.
+        Event::Asked(place) if facts.call.is_none() && place != Whereabouts::Target => {
+            let state = Unknown { facts, last: place };
+            (state, vec![Command::AskBothHosts])
+        }
         Event::Asked(place) => settle(facts, place, Unknown { facts, last: place }),
-        Event::JobSeen | Event::Adopted { .. } => (unknown(facts), vec![Command::AskBothHosts]),
+        Event::CallReturned(call) => ask(facts.returned(call)),
+        Event::Adopted { .. } => ask(facts.returned(CallResult::Unseen)),
+        Event::JobSeen => ask(facts),
         Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
         | Event::SwitchoverSeen
-        | Event::CallReturned(_)
         | Event::GaveUp => (unknown(facts), vec![]),
     }
 }

@@ -32,7 +32,7 @@ fn ends(ending: Ending) -> (Option<i32>, Presence, Presence) {
         ..Script::default()
     };
     world.script("h1", script);
-    let code = match h1.migrate(&to_h2()) {
+    let code = match h1.migrate(&to_h2(), &CallGate::default()) {
         Ok(()) => None,
         Err(HypervisorError::Failed { code, .. }) => Some(code),
         Err(other) => panic!("{other}"),
@@ -70,7 +70,7 @@ fn every_ending_leaves_the_hosts_as_it_says() {
 fn a_moved_guest_comes_with_its_events_and_stays_persistent() {
     let (_world, h1, h2) = world();
     let mut events = h1.events();
-    h1.migrate(&to_h2()).unwrap();
+    h1.migrate(&to_h2(), &CallGate::default()).unwrap();
     assert_eq!(
         events.try_recv().unwrap(),
         HypervisorEvent::SwitchoverBegan(id(1))
@@ -93,7 +93,7 @@ fn an_endless_copy_is_seen_refuses_a_second_one_and_ends_by_abort() {
     world.script("h1", script);
     let copy = std::thread::spawn({
         let h1 = h1.clone();
-        move || h1.migrate(&to_h2())
+        move || h1.migrate(&to_h2(), &CallGate::default())
     });
     while h1
         .outgoing_job(&id(1))
@@ -105,7 +105,7 @@ fn an_endless_copy_is_seen_refuses_a_second_one_and_ends_by_abort() {
     assert_eq!(h2.presence(&id(1)).unwrap().0, Presence::PausedByMigration);
     assert!(h1.counters().unwrap()[0].migrating_out);
     assert!(matches!(
-        h1.migrate(&to_h2()),
+        h1.migrate(&to_h2(), &CallGate::default()),
         Err(HypervisorError::Failed { code: 55, .. })
     ));
     h1.abort(&id(1)).unwrap();
@@ -128,7 +128,7 @@ fn a_stopped_libvirtd_answers_nothing_and_breaks_its_copy() {
     world.script("h1", script);
     let copy = std::thread::spawn({
         let h1 = h1.clone();
-        move || h1.migrate(&to_h2())
+        move || h1.migrate(&to_h2(), &CallGate::default())
     });
     while world.migrations_started("h1") == 0 {
         std::thread::yield_now();

@@ -30,11 +30,11 @@ use tracing::{debug, warn};
 use self::collect::Collector;
 use self::link::{Link, Session};
 use self::raw::{
-    Connection, Domain, ERR_NO_DOMAIN, ERR_OPERATION_INVALID, LookupTarget, MigrateParameters,
-    RawError, RawEvent, RawResult, Sink,
+    Connection, Domain, ERR_NO_DOMAIN, ERR_OPERATION_ABORTED, ERR_OPERATION_INVALID, LookupTarget,
+    MigrateParameters, RawError, RawEvent, RawResult, Sink,
 };
 use super::{
-    GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
+    CallGate, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
     JobProgress, LiveMigration,
 };
 
@@ -278,6 +278,14 @@ fn set_downtime(domain: &Domain, downtime: Duration, over: &AtomicBool) {
     }
 }
 
+fn given_up() -> RawError {
+    RawError {
+        code: ERR_OPERATION_ABORTED,
+        domain: FROM_QEMU,
+        message: "the call was given up before it was made".into(),
+    }
+}
+
 fn wrong_state() -> RawError {
     RawError {
         code: ERR_OPERATION_INVALID,
@@ -300,7 +308,12 @@ fn flags(persistent: bool, auto_converge: bool) -> u32 {
 }
 
 /// Migrates `domain`; `aside` is the same guest on another connection, for what is asked meanwhile.
-fn migrate(domain: &Domain, aside: &Domain, migration: &LiveMigration) -> RawResult<()> {
+fn migrate(
+    domain: &Domain,
+    aside: &Domain,
+    migration: &LiveMigration,
+    gate: &CallGate,
+) -> RawResult<()> {
     let (state, reason) = domain.state()?;
     if state::presence(state, reason) != Presence::Running {
         return Err(wrong_state());
@@ -311,6 +324,9 @@ fn migrate(domain: &Domain, aside: &Domain, migration: &LiveMigration) -> RawRes
         ..MigrateParameters::default()
     };
     let flags = flags(domain.is_persistent()?, migration.auto_converge);
+    if !gate.pass() {
+        return Err(given_up());
+    }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         if migration.downtime_limit != DEFAULT_DOWNTIME {
@@ -355,7 +371,7 @@ impl Hypervisor for LibvirtHypervisor {
         self.call(|session| host::admits(session, definition))
     }
 
-    fn migrate(&self, migration: &LiveMigration) -> Result<(), HypervisorError> {
+    fn migrate(&self, migration: &LiveMigration, gate: &CallGate) -> Result<(), HypervisorError> {
         self.collector.may_migrate(migration.guest.as_str());
         // This call lasts as long as the copy, and it gets a connection to itself: the caller that waits on
         // one also carries the others' messages, and libvirt before 10.1 may lose the wake-up that tells it
@@ -364,7 +380,7 @@ impl Hypervisor for LibvirtHypervisor {
             let own = Connection::open(&self.uri)?;
             let target = LookupTarget::Uuid(migration.guest.as_str());
             let domain = own.lookup(target)?.ok_or_else(wrong_state)?;
-            migrate(&domain, aside, migration)
+            migrate(&domain, aside, migration, gate)
         })
     }
 

@@ -229,6 +229,29 @@ fn a_job_that_is_seen_after_its_call_is_followed_as_a_copy_and_its_abort_goes_on
     }
 }
 
+#[test]
+fn a_call_that_may_act_later_closes_nothing_but_a_guest_that_has_moved() {
+    use Event::*;
+    let (lost, commands) = COPYING.step(GaveUp);
+    assert_eq!(lost.as_str(), "unknown");
+    assert_eq!(commands, [Command::AskBothHosts]);
+    for place in [Whereabouts::Source, Whereabouts::Nowhere, Whereabouts::Both] {
+        let (open, commands) = lost.step(Asked(place));
+        assert_eq!(open.outcome(), None, "{place}");
+        assert_eq!(commands, [Command::AskBothHosts]);
+        let (settled, _) = run(open, &[CallReturned(CallResult::Error), Asked(place)]);
+        assert_eq!(settled.outcome().is_some(), place != Whereabouts::Both);
+    }
+    let (moved, _) = lost.step(Asked(Whereabouts::Target));
+    assert_eq!(moved, MigrationState::Ended(Outcome::Done));
+    // The agent that made the call is gone, and its connection with it.
+    let (state, _) = run(
+        lost,
+        &[Adopted { job_running: false }, Asked(Whereabouts::Source)],
+    );
+    assert!(state.outcome().is_some());
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let place = prop_oneof![
         Just(Whereabouts::Source),

@@ -35,6 +35,8 @@ pub(super) use virt::domain::MigrateParameters;
 pub(super) const ERR_NO_DOMAIN: i32 = 42;
 /// `VIR_ERR_OPERATION_INVALID`
 pub(super) const ERR_OPERATION_INVALID: i32 = 55;
+/// `VIR_ERR_OPERATION_ABORTED`
+pub(super) const ERR_OPERATION_ABORTED: i32 = 78;
 
 /// libvirt's own words for a failed call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
