@@ -292,7 +292,7 @@ async fn check_here<H: Hypervisor>(calls: &Calls<H>, order: &Order) -> Result<St
         if presence != Presence::Running {
             return Ok(Err(not_running(presence)));
         }
-        if h.outgoing_job(&guest)?.is_some() {
+        if h.is_busy(&guest)? {
             let detail = "another job holds the guest".to_owned();
             return Ok(Err((Refusal::Busy, detail)));
         }

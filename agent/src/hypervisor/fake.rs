@@ -37,6 +37,8 @@ struct FakeGuest {
     traits: GuestTraits,
     presence: Presence,
     job: Option<Job>,
+    /// A job of somebody else's: a backup.
+    backup: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +148,7 @@ impl FakeWorld {
             traits: GuestTraits::default(),
             presence: Presence::Running,
             job: None,
+            backup: false,
         };
         self.on(host, |state| {
             state.guests.insert(id.clone(), guest);
@@ -167,6 +170,15 @@ impl FakeWorld {
         self.on(host, |state| {
             if let Some(guest) = state.guests.get_mut(id) {
                 edit(&mut guest.traits);
+            }
+        });
+    }
+
+    /// Begins or ends somebody's backup of a guest.
+    pub fn back_up(&self, host: &str, id: &GuestId, begin: bool) {
+        self.on(host, |state| {
+            if let Some(guest) = state.guests.get_mut(id) {
+                guest.backup = begin;
             }
         });
     }
@@ -318,7 +330,7 @@ impl FakeHypervisor {
             .guests
             .get_mut(id)
             .ok_or_else(|| HypervisorError::NoSuchGuest { guest: id.clone() })?;
-        if guest.presence != Presence::Running || guest.job.is_some() {
+        if guest.presence != Presence::Running || guest.job.is_some() || guest.backup {
             return Err(failed(
                 ERR_OPERATION_INVALID,
                 "domain is not running or has a job",
@@ -543,6 +555,10 @@ impl Hypervisor for FakeHypervisor {
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
         self.guest(guest, |g| g.job.map(|job| job.progress))
+    }
+
+    fn is_busy(&self, guest: &GuestId) -> Result<bool, HypervisorError> {
+        self.guest(guest, |g| g.job.is_some() || g.backup)
     }
 
     fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError> {

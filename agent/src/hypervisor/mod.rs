@@ -265,7 +265,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// When the guest is not here or the hypervisor does not answer.
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError>;
 
-    /// Aborts the guest's migration job. No job is no error.
+    /// Whether any job holds the guest: a migration, a backup, a save, a snapshot, ours or not.
+    ///
+    /// # Errors
+    /// When the guest is not here or the hypervisor does not answer.
+    fn is_busy(&self, guest: &GuestId) -> Result<bool, HypervisorError>;
+
+    /// Aborts the guest's outgoing migration, and no other job. No such job is no error.
     ///
     /// # Errors
     /// When the guest is not here or the hypervisor does not answer.

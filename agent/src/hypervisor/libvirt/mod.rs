@@ -31,7 +31,7 @@ use self::collect::Collector;
 use self::link::{Link, Session};
 use self::raw::{
     Connection, Domain, ERR_NO_DOMAIN, ERR_OPERATION_ABORTED, ERR_OPERATION_INVALID, LookupTarget,
-    MigrateParameters, RawError, RawEvent, RawResult, Sink,
+    MigrateParameters, Params, RawError, RawEvent, RawResult, Sink,
 };
 use super::{
     CallGate, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
@@ -294,6 +294,16 @@ fn wrong_state() -> RawError {
     }
 }
 
+/// The job that holds a guest. A guest that is shut off has none: libvirt says so by an error.
+fn job(domain: &Domain) -> RawResult<(i32, Params)> {
+    match domain.job() {
+        Err(error) if error.code == ERR_OPERATION_INVALID => {
+            Ok((state::JOB_NONE, Params::default()))
+        }
+        other => other,
+    }
+}
+
 /// The flags of a live migration. Never OFFLINE: libvirt takes it for a running guest, moves the definition
 /// and leaves the guest without one. PERSIST_DEST would make a transient guest persistent.
 fn flags(persistent: bool, auto_converge: bool) -> u32 {
@@ -385,18 +395,25 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
-        let job = self.on_guest(guest, |domain| match domain.job() {
-            // A guest that is shut off has no job: libvirt says so by an error.
-            Err(error) if error.code == ERR_OPERATION_INVALID => Ok(None),
-            other => other.map(Some),
-        })?;
-        Ok(job.and_then(|(kind, figures)| state::outgoing(kind, &figures)))
+        let job = self.on_guest(guest, job)?;
+        Ok(state::outgoing(job.0, &job.1))
+    }
+
+    fn is_busy(&self, guest: &GuestId) -> Result<bool, HypervisorError> {
+        Ok(state::is_running(self.on_guest(guest, job)?.0))
     }
 
     fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError> {
-        self.on_guest(guest, |domain| match domain.abort_job() {
-            Err(error) if error.code == ERR_OPERATION_INVALID => Ok(()),
-            other => other,
+        self.on_guest(guest, |domain| {
+            let (kind, figures) = job(domain)?;
+            // libvirt aborts whatever job there is: somebody's backup, too.
+            if state::outgoing(kind, &figures).is_none() {
+                return Ok(());
+            }
+            match domain.abort_job() {
+                Err(error) if error.code == ERR_OPERATION_INVALID => Ok(()),
+                other => other,
+            }
         })
     }
 

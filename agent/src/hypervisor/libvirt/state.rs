@@ -22,6 +22,7 @@ const PAUSED_STARTING_UP: i32 = 11;
 const PAUSED_POSTCOPY: i32 = 12;
 const PAUSED_POSTCOPY_FAILED: i32 = 13;
 /// `virDomainJobType`
+pub(super) const JOB_NONE: i32 = 0;
 const JOB_BOUNDED: i32 = 1;
 const JOB_UNBOUNDED: i32 = 2;
 /// `virDomainJobOperation`
@@ -56,11 +57,14 @@ pub(super) fn run_state(state: i32, reason: i32) -> RunState {
     }
 }
 
+/// Whether a job of this kind is running: neither none nor one that is over.
+pub(super) fn is_running(kind: i32) -> bool {
+    matches!(kind, JOB_BOUNDED | JOB_UNBOUNDED)
+}
+
 /// The progress of a migration away from here; `None`: the job is none.
 pub(super) fn outgoing(kind: i32, figures: &Params) -> Option<JobProgress> {
-    let runs = matches!(kind, JOB_BOUNDED | JOB_UNBOUNDED);
-    let outgoing = figures.signed("operation") == Some(OPERATION_MIGRATION_OUT);
-    (runs && outgoing).then(|| progress(figures))
+    (is_running(kind) && is_outgoing_migration(figures)).then(|| progress(figures))
 }
 
 /// Whether figures of a completed job are those of a migration away from here.
@@ -133,7 +137,15 @@ mod tests {
 
     #[test]
     fn only_a_running_job_that_leaves_is_an_outgoing_migration() {
-        assert_eq!(outgoing(0, &Params::default()), None);
         assert_eq!(outgoing(2, &Params::default()), None);
+        // virDomainJobOperation: start, save, restore, incoming, outgoing, snapshot, revert, dump, backup.
+        for operation in 1..10 {
+            let figures = Params::of(&[("operation", operation)]);
+            assert_eq!(outgoing(JOB_NONE, &figures), None);
+            assert_eq!(outgoing(3, &figures), None, "it is over");
+            assert_eq!(outgoing(2, &figures).is_some(), operation == 5);
+        }
+        assert!(is_running(1) && is_running(2));
+        assert!(!is_running(JOB_NONE) && !is_running(3));
     }
 }

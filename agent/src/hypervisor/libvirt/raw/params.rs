@@ -19,6 +19,13 @@ enum Value {
 pub(in super::super) struct Params(HashMap<String, Value>);
 
 impl Params {
+    /// Parameters for tests.
+    #[cfg(test)]
+    pub(in super::super) fn of(values: &[(&str, i64)]) -> Self {
+        let named = |&(name, value): &(&str, i64)| (name.to_owned(), Value::Signed(value));
+        Self(values.iter().map(named).collect())
+    }
+
     /// Copies `count` parameters that libvirt keeps.
     pub(super) fn copy(array: sys::virTypedParameterPtr, count: c_int) -> Self {
         if array.is_null() {
