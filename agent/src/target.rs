@@ -10,7 +10,7 @@ use prometheus::{IntGauge, Opts, Registry};
 use tokio::sync::watch;
 
 use crate::calls::Calls;
-use crate::hypervisor::{Hypervisor, RunState};
+use crate::hypervisor::{GuestCounters, Hypervisor, RunState};
 use crate::journal::{Records, Refused};
 use crate::reservation::{Request, Reservations, Room};
 
@@ -112,13 +112,9 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         let (admitted, counters) =
             answer.map_err(|error| (Refusal::NoLibvirt, error.to_string()))?;
         admitted?;
-        let held = counters
-            .into_iter()
-            .filter(|guest| guest.state != RunState::ShutOff)
-            .map(|guest| (guest.id, guest.memory_mib));
         let room = Room {
             capacity_mib: self.own.borrow().memory_mib,
-            held: held.collect(),
+            held: held(counters)?,
         };
         let request = Request {
             order: order.id.clone(),
@@ -178,6 +174,22 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What each guest with a process here holds, MiB.
+///
+/// # Errors
+/// `NoMemory` when a guest has never told: what is free is then not known, and nothing is promised of it.
+fn held(counters: Vec<GuestCounters>) -> Result<Vec<(GuestId, u64)>, Refused> {
+    let present = |guest: &GuestCounters| guest.state != RunState::ShutOff;
+    let held = |guest: GuestCounters| {
+        if guest.memory_mib > 0 {
+            return Ok((guest.id, guest.memory_mib));
+        }
+        let detail = format!("nobody knows how much memory guest {} holds here", guest.id);
+        Err((Refusal::NoMemory, detail))
+    };
+    counters.into_iter().filter(present).map(held).collect()
 }
 
 /// The definition must be of the order's guest: what is checked is what will come.

@@ -87,6 +87,19 @@ async fn a_guest_that_does_not_fit_is_refused_with_numbers() {
 }
 
 #[tokio::test]
+async fn nothing_is_promised_while_a_guests_memory_is_unknown() {
+    let r = receiving();
+    let order = order_with(1, |_| {});
+    r.bench.records.put_order(&order);
+    let silent = "22222222-0000-0000-0000-000000000000".parse().unwrap();
+    r.bench.world.add_guest("h2", &silent, "silent", 0);
+    assert_eq!(r.prepare("h1", &order).await, Err(Refusal::NoMemory));
+    assert_eq!(r.target.promised(), (0, 0));
+    r.bench.world.set_presence("h2", &silent, Presence::ShutOff);
+    assert_eq!(r.prepare("h1", &order).await, Ok(()));
+}
+
+#[tokio::test]
 async fn only_the_source_of_an_order_that_stands_is_heard() {
     let r = receiving();
     let order = order_with(1, |_| {});
