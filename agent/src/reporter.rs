@@ -30,6 +30,8 @@ use crate::pressure::{HostReader, HostSample};
 const LOOK: Duration = Duration::from_secs(4);
 /// Definitions read in one look: after a start of many guests the rest follows in the next ones.
 const TRAITS_AT_ONCE: usize = 16;
+/// No further definition is begun after this time: the counters are waited for.
+const TRAITS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one look at the hypervisor brought.
 #[derive(Debug)]
@@ -185,8 +187,7 @@ impl<H: Hypervisor> Watcher<H> {
         self.note_libvirt(looked.as_ref().err());
         let look = looked.ok();
         for (guest, traits) in look.iter().flat_map(|l| &l.traits) {
-            self.changed.remove(guest);
-            self.sampler.set_traits(guest, traits.clone());
+            self.take_traits(guest, traits.clone());
         }
         let guests = look.as_ref().map(|l| l.counters.as_slice());
         let report = self.sampler.push(&Reading {
@@ -201,6 +202,11 @@ impl<H: Hypervisor> Watcher<H> {
         report
     }
 
+    fn take_traits(&mut self, guest: &GuestId, traits: GuestTraits) {
+        self.changed.remove(guest);
+        self.sampler.set_traits(guest, traits);
+    }
+
     /// Asks the hypervisor, unless an earlier question still hangs.
     async fn look_at_guests(&mut self) -> Result<Look, HypervisorError> {
         let mut asked = match self.pending.take() {
@@ -209,8 +215,15 @@ impl<H: Hypervisor> Watcher<H> {
                 let detail = "an earlier look still hangs".to_owned();
                 return Err(HypervisorError::Unreachable { detail });
             }
-            // Its answer is old; ask anew.
-            Some(_) | None => self.ask(),
+            // Its counters are old, but its definitions need not be read once more, which made it late.
+            Some(late) => {
+                let late = late.await.ok().and_then(Result::ok);
+                for (guest, traits) in late.into_iter().flat_map(|look| look.traits) {
+                    self.take_traits(&guest, traits);
+                }
+                self.ask()
+            }
+            None => self.ask(),
         };
         match tokio::time::timeout(LOOK, &mut asked).await {
             Ok(Ok(look)) => look,
@@ -250,11 +263,13 @@ fn look_blocking<H: Hypervisor>(
     wanted: BTreeSet<GuestId>,
 ) -> Result<Look, HypervisorError> {
     let counters = hypervisor.counters()?;
+    let begun = Instant::now();
     let here = |guest: &GuestId| counters.iter().any(|c| c.id == *guest && c.complete);
     let traits = wanted
         .into_iter()
         .filter(here)
         .take(TRAITS_AT_ONCE)
+        .take_while(|_| begun.elapsed() < TRAITS_PATIENCE)
         .filter_map(|guest| {
             // A guest that has just gone has none; the next look asks again for the others.
             let traits = hypervisor.traits(&guest).ok()?;

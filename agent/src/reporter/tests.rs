@@ -54,6 +54,31 @@ async fn a_libvirtd_that_goes_and_comes_back_is_reported_each_time() {
 }
 
 #[tokio::test]
+async fn definitions_that_came_too_late_are_not_read_once_more() {
+    let world = FakeWorld::new();
+    let guest: GuestId = crate::driver::bench::GUEST.parse().unwrap();
+    let mut watcher = watcher(&world);
+    world.add_guest("h1", &guest, "web", 64);
+    let traits = GuestTraits {
+        group: Some("late".into()),
+        ..GuestTraits::default()
+    };
+    let late = Look {
+        counters: vec![],
+        traits: vec![(guest.clone(), traits)],
+    };
+    let pending = tokio::spawn(async { Ok(late) });
+    while !pending.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    watcher.pending = Some(pending);
+    watcher.changed.insert(guest);
+    let report = watcher.look(0).await;
+    assert_eq!(report.guests.len(), 1, "counters are asked for anew");
+    assert_eq!(report.guests[0].group, "late");
+}
+
+#[tokio::test]
 async fn an_idle_host_reports_once_and_then_at_its_heartbeat() {
     let world = FakeWorld::new();
     let watcher = watcher(&world);

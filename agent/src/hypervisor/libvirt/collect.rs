@@ -3,7 +3,9 @@
 //! A stopped QEMU blocks the first statistics call that enters its monitor, for as long as it is stopped. So
 //! each reading runs on a thread of its own and is given up after a deadline; the next one finds the guest
 //! busy, skips it (`NOWAIT`) and has all others. Threads that hang are counted and bounded; when there are
-//! too many, states alone are read, which never enters a monitor.
+//! too many, states alone are read, which never enters a monitor. Jobs are asked for apart ([`jobs`]).
+
+mod jobs;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use evenkeel_types::GuestId;
 use tracing::{debug, warn};
 
+use self::jobs::Jobs;
 use super::link::{Link, Session};
 use super::raw::{LookupTarget, Params, RawResult, StatsGroups, StatsRecord};
 use super::state;
@@ -27,7 +30,7 @@ const MOST_STATES_HANGING: usize = 2;
 /// Disks, interfaces, whole-process CPU and dirty rates are read this often: together they cost libvirtd more
 /// than the rest, and no decision needs them faster.
 const RARE_EVERY: Duration = Duration::from_secs(10);
-/// Which guests are transient, and whether jobs run, is asked for at least this often.
+/// Which guests are transient, and whether any has a job, is asked for at least this often.
 const KINDS_EVERY: Duration = Duration::from_secs(30);
 
 /// What is known between readings.
@@ -39,6 +42,8 @@ struct Memory {
     maybe_migrating: BTreeSet<String>,
     rare_at: Option<Instant>,
     kinds_at: Option<Instant>,
+    /// When every guest's job was asked for.
+    jobs_at: Option<Instant>,
     late: bool,
 }
 
@@ -49,6 +54,7 @@ pub(super) struct Collector {
     memory: Mutex<Memory>,
     hanging: Arc<AtomicUsize>,
     states_hanging: Arc<AtomicUsize>,
+    jobs: Jobs,
 }
 
 /// What one reading asks for.
@@ -66,7 +72,6 @@ struct Wish {
 struct Brought {
     records: Vec<StatsRecord>,
     transient: Option<BTreeSet<String>>,
-    migrating: BTreeSet<String>,
 }
 
 impl Collector {
@@ -77,6 +82,7 @@ impl Collector {
             memory: Mutex::default(),
             hanging: Arc::default(),
             states_hanging: Arc::default(),
+            jobs: Jobs::default(),
         }
     }
 
@@ -84,9 +90,11 @@ impl Collector {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A guest was started, stopped, defined …: kinds are asked for at the next reading.
+    /// A guest was started, stopped, defined …: kinds and jobs are asked for at the next reading.
     pub(super) fn something_changed(&self) {
-        self.memory().kinds_at = None;
+        let mut memory = self.memory();
+        memory.kinds_at = None;
+        memory.jobs_at = None;
     }
 
     /// A guest may have an outgoing migration: its job is looked at until it has none.
@@ -98,6 +106,7 @@ impl Collector {
     pub(super) fn reconnected(&self) {
         let mut memory = self.memory();
         memory.kinds_at = None;
+        memory.jobs_at = None;
         memory.rare_at = None;
     }
 
@@ -113,30 +122,61 @@ impl Collector {
             move || bring(&session, &wish)
         };
         match within(self.deadline, &self.hanging, MOST_HANGING, task) {
-            Some(Ok(brought)) => Ok(self.remember(&wish, brought)),
+            Some(Ok(brought)) => {
+                let jobs = self.ask_for_jobs(&session, &wish, &brought.records);
+                Ok(self.remember(&wish, brought, &jobs))
+            }
             Some(Err(error)) => Err(link.failure(&session, error)),
             None => self.states_only(link, &session),
         }
     }
 
+    /// Asks those that have just answered in full: another one's job cannot be told either.
+    fn ask_for_jobs(
+        &self,
+        session: &Arc<Session>,
+        wish: &Wish,
+        records: &[StatsRecord],
+    ) -> HashMap<String, bool> {
+        let guests = records
+            .iter()
+            .filter(|record| record.id.is_some() && vcpu_times(&record.params).is_some())
+            .filter(|record| wish.all_jobs || wish.jobs_of.contains(&record.uuid))
+            .map(|record| record.uuid.clone())
+            .collect();
+        let session = Arc::clone(session);
+        self.jobs
+            .ask(guests, move |uuid| migrates_away(&session, uuid))
+    }
+
     fn wish(&self) -> Wish {
         let now = Instant::now();
-        let memory = self.memory();
+        let mut memory = self.memory();
         let due = |at: Option<Instant>, every| at.is_none_or(|at| now.duration_since(at) >= every);
-        let kinds = due(memory.kinds_at, KINDS_EVERY);
+        let all_jobs = due(memory.jobs_at, KINDS_EVERY);
+        if all_jobs {
+            // Set when asking: a guest that does not answer must not be asked at every reading.
+            memory.jobs_at = Some(now);
+        }
         Wish {
             groups: if due(memory.rare_at, RARE_EVERY) {
                 StatsGroups::ALL
             } else {
                 StatsGroups::FREQUENT
             },
-            kinds,
-            all_jobs: kinds,
+            kinds: due(memory.kinds_at, KINDS_EVERY),
+            all_jobs,
             jobs_of: memory.maybe_migrating.clone(),
         }
     }
 
-    fn remember(&self, wish: &Wish, brought: Brought) -> Vec<GuestCounters> {
+    /// Takes what was brought; a guest whose job was not told keeps what was known of it.
+    fn remember(
+        &self,
+        wish: &Wish,
+        brought: Brought,
+        jobs: &HashMap<String, bool>,
+    ) -> Vec<GuestCounters> {
         let now = Instant::now();
         let mut memory = self.memory();
         if memory.late {
@@ -155,17 +195,30 @@ impl Collector {
             .iter()
             .filter_map(|record| {
                 let id: GuestId = record.uuid.parse().ok()?;
-                let migrating = brought.migrating.contains(&record.uuid);
                 let persistent = !memory.transient.contains(&record.uuid);
                 let last = memory.last.get(&id);
+                let told = jobs.get(&record.uuid).copied();
+                let migrating = record.id.is_some()
+                    && told.unwrap_or_else(|| last.is_some_and(|l| l.migrating_out));
                 let mut counters = counters_of(id, record, last);
                 counters.persistent = persistent;
                 counters.migrating_out = migrating;
                 Some(counters)
             })
             .collect();
-        // Those that an event named while this reading ran were not looked at yet.
-        memory.maybe_migrating = &(&memory.maybe_migrating - &wish.jobs_of) | &brought.migrating;
+        let run = brought.records.iter().filter(|record| record.id.is_some());
+        let here: BTreeSet<&str> = run.map(|record| record.uuid.as_str()).collect();
+        // Those that an event named while this reading ran may not be here yet.
+        let open = |uuid: &String| !jobs.contains_key(uuid);
+        let may_be_here =
+            |uuid: &String| here.contains(uuid.as_str()) || !wish.jobs_of.contains(uuid);
+        memory
+            .maybe_migrating
+            .retain(|uuid| open(uuid) && may_be_here(uuid));
+        let migrating = jobs.iter().filter(|(_, migrates)| **migrates);
+        memory
+            .maybe_migrating
+            .extend(migrating.map(|(uuid, _)| uuid.clone()));
         memory.last = counters.iter().map(|c| (c.id.clone(), c.clone())).collect();
         counters
     }
@@ -228,23 +281,32 @@ fn within<T: Send + 'static>(
     most: usize,
     task: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
+    let (done, result) = sync_channel(1);
+    // A receiver that has given up needs no answer.
+    let started = on_a_thread(hanging, most, move || drop(done.send(task())));
+    started.then(|| result.recv_timeout(deadline).ok())?
+}
+
+/// Starts `task` on a thread of its own; `false`: too many hang already.
+fn on_a_thread(
+    hanging: &Arc<AtomicUsize>,
+    most: usize,
+    task: impl FnOnce() + Send + 'static,
+) -> bool {
     if hanging.fetch_add(1, Ordering::AcqRel) >= most {
         hanging.fetch_sub(1, Ordering::AcqRel);
-        return None;
+        return false;
     }
-    let (done, result) = sync_channel(1);
     let place = Place(Arc::clone(hanging));
     let thread = std::thread::Builder::new().name("counters".into());
     let started = thread.spawn(move || {
         let _place = place;
-        // A receiver that has given up needs no answer.
-        let _ = done.send(task());
+        task();
     });
-    if let Err(error) = started {
+    if let Err(error) = &started {
         debug!(%error, "no thread for a reading");
-        return None;
     }
-    result.recv_timeout(deadline).ok()
+    started.is_ok()
 }
 
 /// The calls of one reading.
@@ -261,28 +323,25 @@ fn bring(session: &Session, wish: &Wish) -> RawResult<Brought> {
     } else {
         None
     };
-    let migrating = records
-        .iter()
-        .filter(|record| record.id.is_some())
-        .filter(|record| wish.all_jobs || wish.jobs_of.contains(&record.uuid))
-        .filter(|record| migrates_away(session, &record.uuid))
-        .map(|record| record.uuid.clone())
-        .collect();
-    Ok(Brought {
-        records,
-        transient,
-        migrating,
-    })
+    Ok(Brought { records, transient })
 }
 
 /// Whether a guest has an outgoing migration; one that vanished has none.
 fn migrates_away(session: &Session, uuid: &str) -> bool {
-    let Ok(Some(domain)) = session.stats.lookup(LookupTarget::Uuid(uuid)) else {
+    // Not on the statistics' connection, where readings that hang take up the places.
+    let Ok(Some(domain)) = session.control.lookup(LookupTarget::Uuid(uuid)) else {
         return false;
     };
     domain
         .job()
         .is_ok_and(|(kind, figures)| state::outgoing(kind, &figures).is_some())
+}
+
+/// Time executed and time waited, summed over the vCPUs; `None`: QEMU did not tell.
+fn vcpu_times(figures: &Params) -> Option<(u64, u64)> {
+    let (time, vcpus) = figures.sum("vcpu", "maximum", "time");
+    let (delay, _) = figures.sum("vcpu", "maximum", "delay");
+    (vcpus > 0).then_some((time, delay))
 }
 
 /// One guest's counters. What this reading lacks is taken from the `last` one of the same process.
@@ -296,9 +355,7 @@ fn counters_of(id: GuestId, record: &StatsRecord, last: Option<&GuestCounters>) 
     let kept = |value: Option<u64>, old: fn(&GuestCounters) -> u64| {
         value.or_else(|| last.map(old)).unwrap_or(0)
     };
-    let (vcpu_time_ns, vcpus_seen) = figures.sum("vcpu", "maximum", "time");
-    let (vcpu_delay_ns, _) = figures.sum("vcpu", "maximum", "delay");
-    let seen = (vcpus_seen > 0).then_some(());
+    let times = vcpu_times(figures);
     let kib = |name| number(name).map(|kib| kib / 1024);
     let vcpus = kept(
         number("vcpu.current").or_else(|| number("vcpu.maximum")),
@@ -312,8 +369,8 @@ fn counters_of(id: GuestId, record: &StatsRecord, last: Option<&GuestCounters>) 
         generation,
         vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
         cpu_time_ns: kept(number("cpu.time"), |l| l.cpu_time_ns),
-        vcpu_time_ns: kept(seen.map(|()| vcpu_time_ns), |l| l.vcpu_time_ns),
-        vcpu_delay_ns: kept(seen.map(|()| vcpu_delay_ns), |l| l.vcpu_delay_ns),
+        vcpu_time_ns: kept(times.map(|t| t.0), |l| l.vcpu_time_ns),
+        vcpu_delay_ns: kept(times.map(|t| t.1), |l| l.vcpu_delay_ns),
         memory_mib: kept(
             kib("balloon.current").or_else(|| kib("balloon.maximum")),
             |l| l.memory_mib,
@@ -324,7 +381,7 @@ fn counters_of(id: GuestId, record: &StatsRecord, last: Option<&GuestCounters>) 
         net_bytes: traffic(figures, "net", ["rx.bytes", "tx.bytes"]),
         dirty_rate_mib_s: dirty_rate(figures).or_else(|| last.and_then(|l| l.dirty_rate_mib_s)),
         migrating_out: false,
-        complete: state == RunState::ShutOff || seen.is_some(),
+        complete: state == RunState::ShutOff || times.is_some(),
     }
 }
 
