@@ -86,15 +86,7 @@ impl Asker {
 impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     /// Asks after the wait that is due, unless it is being asked already.
     pub(super) fn ask_both_hosts(&mut self) {
-        let place = match self.state {
-            MigrationState::Unknown { last, .. } => last,
-            MigrationState::Ordered
-            | MigrationState::Preparing
-            | MigrationState::Running(_)
-            | MigrationState::Switching(_)
-            | MigrationState::Ended(_) => Whereabouts::Unsettled,
-        };
-        self.mark_two_hosts(place);
+        self.mark_two_hosts();
         let Some(wait) = self.asker.begin(&self.state) else {
             return;
         };

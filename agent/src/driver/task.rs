@@ -312,10 +312,12 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         self.driver.running.give_back(&self.order.guest);
     }
 
-    /// Shows in a metric whether the guest runs on two hosts.
-    pub(super) fn mark_two_hosts(&self, place: Whereabouts) {
-        let both = place == Whereabouts::Both;
-        self.driver.figures.on_two_hosts(&self.order.guest, both);
+    /// Shows in a metric whether the guest runs on two hosts, as far as an answer has said so.
+    pub(super) fn mark_two_hosts(&self) {
+        if let MigrationState::Unknown { last, .. } = self.state {
+            let both = last == Whereabouts::Both;
+            self.driver.figures.on_two_hosts(&self.order.guest, both);
+        }
     }
 }
 

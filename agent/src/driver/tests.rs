@@ -205,6 +205,11 @@ async fn a_guest_on_two_hosts_is_shown_and_touched_by_nobody() {
         (bench.at("h1"), bench.at("h2")),
         (Presence::Running, Presence::Running)
     );
+    // A host that falls silent disproves nothing.
+    bench.peers.away.store(true, SeqCst);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bench.driver.figures.guests_on_two_hosts(), 1);
+    bench.peers.away.store(false, SeqCst);
     // An operator ends one of them.
     bench.world.set_presence("h1", &guest(), Presence::ShutOff);
     assert_eq!(

@@ -137,7 +137,7 @@ pub enum MigrationState {
     Unknown {
         /// What was known when it became unknown.
         facts: CopyFacts,
-        /// What the hosts said last.
+        /// What the hosts said last; [`Whereabouts::Both`] stays until an answer disproves it.
         last: Whereabouts,
     },
     /// Over; the journal is closed.
@@ -368,15 +368,20 @@ fn step_unknown(
     match event {
         Event::CancelRequested => abort(facts, AbortCause::Cancelled, unknown),
         Event::DeadlinePassed => abort(facts, AbortCause::Deadline, unknown),
-        Event::JobSeen | Event::Adopted { job_running: true } if facts.job_may_stand() => {
+        Event::JobSeen | Event::Adopted { job_running: true }
+            if facts.job_may_stand() && last != Whereabouts::Both =>
+        {
             follow(facts, Running)
         }
         // A call that is still out may act later: only a guest that has moved is out of its reach.
         Event::Asked(place) if facts.call.is_none() && place != Whereabouts::Target => {
-            let state = Unknown { facts, last: place };
-            (state, vec![Command::AskBothHosts])
+            let last = last_word(last, place);
+            (Unknown { facts, last }, vec![Command::AskBothHosts])
         }
-        Event::Asked(place) => settle(facts, place, Unknown { facts, last: place }),
+        Event::Asked(place) => {
+            let last = last_word(last, place);
+            settle(facts, place, Unknown { facts, last })
+        }
         Event::CallReturned(call) => ask(facts.returned(call)),
         Event::Adopted { .. } => ask(facts.returned(CallResult::Unseen)),
         Event::JobSeen => ask(facts),
@@ -385,6 +390,20 @@ fn step_unknown(
         | Event::Prepared
         | Event::SwitchoverSeen
         | Event::GaveUp => (unknown(facts), vec![]),
+    }
+}
+
+/// What stays known of an unknown guest: that it was seen on two hosts, until an answer disproves it. A host
+/// that has fallen silent proves nothing.
+fn last_word(before: Whereabouts, now: Whereabouts) -> Whereabouts {
+    match now {
+        Whereabouts::Unanswered | Whereabouts::Unsettled if before == Whereabouts::Both => before,
+        Whereabouts::Source
+        | Whereabouts::Target
+        | Whereabouts::Both
+        | Whereabouts::Nowhere
+        | Whereabouts::Unsettled
+        | Whereabouts::Unanswered => now,
     }
 }
 

@@ -156,6 +156,23 @@ fn a_guest_on_both_hosts_is_unknown_at_once_and_stays_open() {
 }
 
 #[test]
+fn two_living_halves_are_known_until_an_answer_disproves_them() {
+    use Event::*;
+    let (both, _) = run(
+        COPYING,
+        &[CallReturned(CallResult::Error), Asked(Whereabouts::Both)],
+    );
+    for event in [
+        Asked(Whereabouts::Unanswered),
+        Asked(Whereabouts::Unsettled),
+        JobSeen,
+    ] {
+        assert_eq!(both.step(event).0, both, "{event:?}");
+    }
+    assert!(both.step(Asked(Whereabouts::Target)).0.outcome().is_some());
+}
+
+#[test]
 fn silent_hosts_park_the_migration_until_they_answer() {
     use Event::*;
     let silent = [
