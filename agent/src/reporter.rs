@@ -4,7 +4,7 @@
 //! puts the newest report on the agent's lease. A hypervisor that hangs or is gone is itself reported
 //! (`libvirt_up = false`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,10 @@ const TRAITS_AT_ONCE: usize = 16;
 /// No further definition is begun after this time: the counters are waited for.
 const TRAITS_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A definition is read again after this time although no event named it: what it says of the host, such as
+/// where a disk lies, changes without one.
+const TRAITS_EVERY: Duration = Duration::from_secs(600);
+
 /// What one look at the hypervisor brought.
 #[derive(Debug)]
 struct Look {
@@ -53,6 +57,8 @@ pub struct Watcher<H> {
     pending: Option<JoinHandle<Result<Look, HypervisorError>>>,
     /// Guests whose definitions have changed.
     changed: BTreeSet<GuestId>,
+    /// When each guest's definition was asked for last.
+    asked: BTreeMap<GuestId, Instant>,
     /// The report that was handed over last.
     last: Option<Report>,
     /// When it was.
@@ -101,6 +107,7 @@ impl<H: Hypervisor> Watcher<H> {
             started: Instant::now(),
             pending: None,
             changed: BTreeSet::new(),
+            asked: BTreeMap::new(),
             last: None,
             sent: None,
             moved: [None; 2],
@@ -147,7 +154,7 @@ impl<H: Hypervisor> Watcher<H> {
         }
     }
 
-    /// Notes which definitions are to be read again.
+    /// Notes which definitions are to be read again: all of them when events may have been missed.
     fn drain(&mut self, events: &mut broadcast::Receiver<HypervisorEvent>) {
         use broadcast::error::TryRecvError;
         loop {
@@ -155,13 +162,14 @@ impl<H: Hypervisor> Watcher<H> {
                 Ok(HypervisorEvent::GuestChanged(guest)) => {
                     self.changed.insert(guest);
                 }
+                Ok(HypervisorEvent::Connected) | Err(TryRecvError::Lagged(_)) => {
+                    self.changed.extend(self.sampler.guests().cloned());
+                }
                 Ok(
                     HypervisorEvent::SwitchoverBegan(_)
                     | HypervisorEvent::JobCompleted(..)
-                    | HypervisorEvent::ConnectionLost
-                    | HypervisorEvent::Connected,
-                )
-                | Err(TryRecvError::Lagged(_)) => {}
+                    | HypervisorEvent::ConnectionLost,
+                ) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
@@ -238,11 +246,21 @@ impl<H: Hypervisor> Watcher<H> {
         }
     }
 
-    fn ask(&self) -> JoinHandle<Result<Look, HypervisorError>> {
+    fn ask(&mut self) -> JoinHandle<Result<Look, HypervisorError>> {
         let unknown = self.sampler.without_traits();
-        let wanted: BTreeSet<GuestId> = self.changed.iter().cloned().chain(unknown).collect();
+        let mut wanted: BTreeSet<GuestId> = self.changed.iter().cloned().chain(unknown).collect();
+        wanted.extend(self.due_again());
+        let now = Instant::now();
+        self.asked
+            .extend(wanted.iter().map(|guest| (guest.clone(), now)));
         let hypervisor = Arc::clone(self.calls.hypervisor());
         tokio::task::spawn_blocking(move || look_blocking(hypervisor.as_ref(), wanted))
+    }
+
+    /// The guest whose definition was not asked for the longest, if that is long enough: one at a look.
+    fn due_again(&self) -> Option<GuestId> {
+        let (guest, asked) = self.asked.iter().min_by_key(|(_, asked)| **asked)?;
+        (asked.elapsed() >= TRAITS_EVERY).then(|| guest.clone())
     }
 
     /// Logs once per change whether the hypervisor answers.

@@ -16,6 +16,7 @@ use super::task::{Signal, Task};
 use crate::calls::Calls;
 use crate::hypervisor::{CallGate, Hypervisor, HypervisorError, JobProgress, LiveMigration};
 use crate::journal::{Records, Refused};
+use crate::measure::OPTED_OUT;
 use crate::peer::Peers;
 
 /// Answers "no job" in a row after which a followed job is over: one may fall between two of libvirt's phases.
@@ -296,7 +297,9 @@ async fn check_here<H: Hypervisor>(calls: &Calls<H>, order: &Order) -> Result<St
             let detail = "another job holds the guest".to_owned();
             return Ok(Err((Refusal::Busy, detail)));
         }
-        let hindrances = h.traits(&guest)?.hindrances;
+        let traits = h.traits(&guest)?;
+        let mut hindrances = traits.hindrances;
+        hindrances.extend(traits.opted_out.then(|| OPTED_OUT.to_owned()));
         if !hindrances.is_empty() {
             return Ok(Err((Refusal::Unmovable, hindrances.join(", "))));
         }

@@ -289,7 +289,10 @@ async fn a_libvirtd_that_goes_in_the_middle_is_waited_for() {
 #[tokio::test]
 async fn a_refusal_names_its_reason_and_starts_nothing() {
     type Break = fn(&Bench);
-    let cases: [(Refusal, Break); 7] = [
+    let cases: [(Refusal, Break); 8] = [
+        (Refusal::Unmovable, |b| {
+            b.world.edit_traits("h1", &guest(), |t| t.opted_out = true);
+        }),
         (Refusal::Busy, |b| b.world.back_up("h1", &guest(), true)),
         (Refusal::Unmovable, |b| {
             b.world

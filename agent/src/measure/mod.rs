@@ -19,7 +19,7 @@ use crate::hypervisor::{GuestCounters, GuestTraits, RunState};
 use crate::pressure::{HostSample, PressureTotals};
 
 /// Hindrance of a guest whose owner wants it left where it is.
-const OPTED_OUT: &str = "opted_out";
+pub(crate) const OPTED_OUT: &str = "opted_out";
 /// Hindrance of a guest whose definition has not been read yet: unknown is never "not restricted".
 const UNKNOWN_TRAITS: &str = "definition_not_read";
 /// Trouble of a host with a guest whose QEMU does not answer.
@@ -117,6 +117,11 @@ impl Sampler {
     /// Remembers what changes rarely about a guest; it is repeated in every report until the guest leaves.
     pub fn set_traits(&mut self, guest: &GuestId, traits: GuestTraits) {
         self.traits.insert(guest.clone(), traits);
+    }
+
+    /// Guests of the last reading.
+    pub fn guests(&self) -> impl Iterator<Item = &GuestId> {
+        self.guests.keys()
     }
 
     /// Guests of the last reading whose traits are not known yet.

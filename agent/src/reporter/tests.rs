@@ -78,6 +78,52 @@ async fn definitions_that_came_too_late_are_not_read_once_more() {
     assert_eq!(report.guests[0].group, "late");
 }
 
+/// A watcher that has seen one guest, whose group then changes without an event.
+async fn edited_unseen(world: &FakeWorld) -> Watcher<crate::hypervisor::fake::FakeHypervisor> {
+    let guest: GuestId = crate::driver::bench::GUEST.parse().unwrap();
+    let mut watcher = watcher(world);
+    world.add_guest("h1", &guest, "web", 64);
+    watcher.look(0).await;
+    world.edit_traits("h1", &guest, |t| t.group = Some("new".into()));
+    // Definitions of guests that are new to it are read in the second look.
+    watcher.look(0).await;
+    world.edit_traits("h1", &guest, |t| t.group = Some("newer".into()));
+    let report = watcher.look(0).await;
+    assert_eq!(report.guests[0].group, "new", "no event, no reading");
+    watcher
+}
+
+#[tokio::test]
+async fn every_definition_is_read_again_when_events_may_have_been_missed() {
+    for lagged in [false, true] {
+        let world = FakeWorld::new();
+        let mut watcher = edited_unseen(&world).await;
+        let mut events = world.host("h1").events();
+        if lagged {
+            let other = "11111111-0000-0000-0000-000000000000".parse().unwrap();
+            for _ in 0..500 {
+                world.set_presence("h1", &other, evenkeel_types::Presence::Absent);
+            }
+        } else {
+            world.set_up("h1", false);
+            world.set_up("h1", true);
+        }
+        watcher.drain(&mut events);
+        let report = watcher.look(0).await;
+        assert_eq!(report.guests[0].group, "newer", "lagged: {lagged}");
+    }
+}
+
+#[tokio::test]
+async fn every_definition_is_read_again_after_a_while() {
+    let world = FakeWorld::new();
+    let mut watcher = edited_unseen(&world).await;
+    tokio::time::pause();
+    tokio::time::advance(TRAITS_EVERY).await;
+    let report = watcher.look(0).await;
+    assert_eq!(report.guests[0].group, "newer");
+}
+
 #[tokio::test]
 async fn an_idle_host_reports_once_and_then_at_its_heartbeat() {
     let world = FakeWorld::new();
