@@ -197,6 +197,9 @@ impl<H: Hypervisor> Watcher<H> {
         for (guest, traits) in look.iter().flat_map(|l| &l.traits) {
             self.take_traits(guest, traits.clone());
         }
+        if let Some(look) = &look {
+            self.forget_the_gone(&look.counters);
+        }
         let guests = look.as_ref().map(|l| l.counters.as_slice());
         let report = self.sampler.push(&Reading {
             at: begun.duration_since(self.started),
@@ -208,6 +211,13 @@ impl<H: Hypervisor> Watcher<H> {
         self.metrics
             .observe(&report, guests, &host, begun.elapsed());
         report
+    }
+
+    /// A guest that is gone has no definition to be read; were it kept, every one that ever was would be.
+    fn forget_the_gone(&mut self, counters: &[GuestCounters]) {
+        let here: BTreeSet<&GuestId> = counters.iter().map(|c| &c.id).collect();
+        self.changed.retain(|guest| here.contains(guest));
+        self.asked.retain(|guest, _| here.contains(guest));
     }
 
     fn take_traits(&mut self, guest: &GuestId, traits: GuestTraits) {

@@ -115,6 +115,23 @@ async fn every_definition_is_read_again_when_events_may_have_been_missed() {
 }
 
 #[tokio::test]
+async fn a_guest_that_is_gone_is_forgotten() {
+    let world = FakeWorld::new();
+    let mut watcher = edited_unseen(&world).await;
+    let mut events = world.host("h1").events();
+    let guest = crate::driver::bench::GUEST.parse().unwrap();
+    world.set_presence("h1", &guest, evenkeel_types::Presence::Absent);
+    watcher.drain(&mut events);
+    assert_eq!(watcher.changed.len(), 1);
+    world.set_up("h1", false);
+    watcher.look(0).await;
+    assert_eq!(watcher.changed.len(), 1, "nobody knows what is here");
+    world.set_up("h1", true);
+    watcher.look(0).await;
+    assert!(watcher.changed.is_empty() && watcher.asked.is_empty());
+}
+
+#[tokio::test]
 async fn every_definition_is_read_again_after_a_while() {
     let world = FakeWorld::new();
     let mut watcher = edited_unseen(&world).await;
