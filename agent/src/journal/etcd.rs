@@ -54,7 +54,7 @@ impl EtcdRecords {
 
     /// Reads several keys at one revision; one answer per operation.
     async fn read(&self, operations: Vec<TxnOp>) -> Result<Vec<Option<Entry>>, StoreError> {
-        let response = self.store.txn(Txn::new().and_then(operations)).await?;
+        let response = self.store.read(operations).await?;
         let first = |response: &TxnOpResponse| match response {
             TxnOpResponse::Get(get) => get.kvs().first().map(Entry::of),
             TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,

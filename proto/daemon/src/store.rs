@@ -2,7 +2,7 @@
 //!
 //! The client balances over its endpoints without retrying, and a frozen member hangs a request: so each
 //! operation here has a deadline, and those that may be repeated are, on whatever endpoint comes next.
-//! Transactions are never repeated: whoever guards a write must look again before deciding.
+//! Transactions that write are never repeated: whoever guards a write must look again before deciding.
 
 use std::time::Duration;
 
@@ -269,6 +269,19 @@ impl Store {
                 _ => return Ok(listing),
             }
         }
+    }
+
+    /// Reads what `operations` ask for at one revision. They must all be readings, for they may be repeated.
+    ///
+    /// # Errors
+    /// When etcd does not answer in [`ATTEMPTS`] attempts.
+    pub async fn read(&self, operations: Vec<TxnOp>) -> Result<TxnResponse, StoreError> {
+        let txn = Txn::new().and_then(operations);
+        self.repeat("read", |mut client| {
+            let txn = txn.clone();
+            async move { client.txn(txn).await }
+        })
+        .await
     }
 
     /// Writes one key, on a lease if one is given.

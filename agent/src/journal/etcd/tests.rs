@@ -285,6 +285,27 @@ async fn a_write_that_was_given_up_and_landed_is_recognised() {
 }
 
 #[tokio::test]
+async fn a_member_that_freezes_for_a_moment_is_asked_again() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let (leader, epoch) = cluster.candidate("a").await;
+    let signal = |name: &str| {
+        let pid = cluster.etcd.process.id().to_string();
+        let status = Command::new("kill").args([name, &pid]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    let thawing = async {
+        tokio::time::sleep(Duration::from_millis(1800)).await;
+        signal("-CONT");
+    };
+    let confirming = cluster.records.confirm(&leader, Epoch(epoch));
+    let (confirmed, ()) = tokio::join!(confirming, thawing);
+    assert_eq!(confirmed, Ok(()));
+}
+
+#[tokio::test]
 async fn without_etcd_nothing_is_admitted() {
     let Some(mut cluster) = Cluster::start().await else {
         return;
