@@ -4,13 +4,15 @@
 //! leave a journal that no task knows. A closed journal stays until the leader has removed its order: it is
 //! how the leader learns of the end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_daemon::StoreError;
 use evenkeel_daemon::retry::Backoff;
+use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::GuestId;
+use evenkeel_types::{GuestId, MigrationState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// Between two looks when there is nothing to tidy.
 const SELDOM: Duration = Duration::from_secs(60);
 
+/// Journals that this version does not understand, by order and revision: each is logged once.
+pub type Strange = BTreeSet<(String, i64)>;
+
 /// Looks until `stop`. `healthy` tells whether etcd answers.
 pub async fn look_after<H: Hypervisor, R: Records, P: Peers>(
     driver: Arc<Driver<H, R, P>>,
@@ -31,8 +36,9 @@ pub async fn look_after<H: Hypervisor, R: Records, P: Peers>(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
+    let mut strange = Strange::default();
     loop {
-        let wait = match look(&driver).await {
+        let wait = match look(&driver, &mut strange).await {
             Ok(waiting) => {
                 backoff.reset();
                 let busy = waiting > 0 || driver.running.count() > 0;
@@ -65,32 +71,50 @@ async fn back_again(healthy: &mut watch::Receiver<bool>) {
 /// When etcd does not answer.
 pub async fn look<H: Hypervisor, R: Records, P: Peers>(
     driver: &Arc<Driver<H, R, P>>,
+    strange: &mut Strange,
 ) -> Result<usize, StoreError> {
-    let mut waiting = 0;
+    let (mut waiting, mut not_understood) = (0, Strange::default());
     for stored in driver.records.journals().await? {
-        let order = stored.value.order.clone().unwrap_or_default();
-        let Ok(guest) = order.guest_uuid.parse::<GuestId>() else {
-            tracing::error!(
-                order = order.id,
-                "a journal names no guest and is left alone"
-            );
-            continue;
-        };
-        if driver.running.has(&guest) {
-            continue;
-        }
-        match state_of(&stored.value).map(|state| state.outcome().is_some()) {
-            Some(true) if tidy(driver, &guest, &stored).await? => {}
-            Some(true) => waiting += 1,
-            Some(false) => {
+        match understood(&stored.value) {
+            Ok((guest, _)) if driver.running.has(&guest) => {}
+            Ok((_, Some((order, state)))) => {
                 let driver = Arc::clone(driver);
                 // Waits for the hypervisor: not here.
-                tokio::spawn(async move { driver.adopt(stored).await });
+                tokio::spawn(async move { driver.adopt(order, state, stored).await });
             }
-            None => tracing::error!(order = order.id, "a journal's state is of a newer version"),
+            Ok((guest, None)) if tidy(driver, &guest, &stored).await? => {}
+            Ok((_, None)) => waiting += 1,
+            Err(why) => {
+                let id = stored.value.order.unwrap_or_default().id;
+                if !strange.contains(&(id.clone(), stored.revision)) {
+                    tracing::error!(
+                        order = id,
+                        why,
+                        "a journal is not understood and left alone"
+                    );
+                }
+                not_understood.insert((id, stored.revision));
+            }
         }
     }
+    *strange = not_understood;
     Ok(waiting)
+}
+
+/// The guest of a journal and, if it is open, what it takes to go on with it.
+type Understood = (GuestId, Option<(Order, MigrationState)>);
+
+/// # Errors
+/// Why the journal is not understood, in words.
+fn understood(journal: &v1::Journal) -> Result<Understood, String> {
+    let state = state_of(journal).ok_or("its state is of a newer version")?;
+    let message = journal.order.clone().unwrap_or_default();
+    if state.outcome().is_some() {
+        let guest: Result<GuestId, _> = message.guest_uuid.parse();
+        return Ok((guest.map_err(|error| error.to_string())?, None));
+    }
+    let order = Order::try_from(message).map_err(|error| error.to_string())?;
+    Ok((order.guest.clone(), Some((order, state))))
 }
 
 /// Removes a closed journal whose order is settled; `false`: its order still stands.

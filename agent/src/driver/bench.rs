@@ -213,12 +213,15 @@ impl Peers for DirectPeers {
     }
 }
 
+/// The driver that is tested.
+pub(crate) type BenchDriver = Driver<FakeHypervisor, MemoryRecords, DirectPeers>;
+
 /// Two hosts with one guest on the first, and the first one's driver.
 pub(crate) struct Bench {
     pub(crate) world: FakeWorld,
     pub(crate) records: Arc<MemoryRecords>,
     pub(crate) peers: Arc<DirectPeers>,
-    pub(crate) driver: Arc<Driver<FakeHypervisor, MemoryRecords, DirectPeers>>,
+    pub(crate) driver: Arc<BenchDriver>,
     _state: tempfile::TempDir,
 }
 
@@ -279,10 +282,7 @@ impl Bench {
 
     /// An agent that has just been started, with this bench's hypervisor and the records of `other`: it knows
     /// nothing but what stands there.
-    pub(crate) fn second_driver(
-        &self,
-        other: &Self,
-    ) -> Arc<Driver<FakeHypervisor, MemoryRecords, DirectPeers>> {
+    pub(crate) fn second_driver(&self, other: &Self) -> Arc<BenchDriver> {
         let old = &self.driver;
         Arc::new(Driver {
             host: old.host.clone(),

@@ -257,13 +257,12 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
     }
 
     /// Takes up a migration that an earlier life of this agent has begun. Does nothing when it is under way.
-    pub async fn adopt(self: &Arc<Self>, stored: Stored<v1::Journal>) {
-        let message = stored.value.order.clone().unwrap_or_default();
-        let (Ok(order), Some(state)) = (Order::try_from(message), journal::state_of(&stored.value))
-        else {
-            let order = stored.value.order.as_ref().map(|o| o.id.clone());
-            return tracing::error!(order, "an open journal cannot be understood; left alone");
-        };
+    pub async fn adopt(
+        self: &Arc<Self>,
+        order: Order,
+        state: MigrationState,
+        stored: Stored<v1::Journal>,
+    ) {
         if state.outcome().is_some() || self.running.take(&order, u32::MAX).is_err() {
             return;
         }

@@ -23,6 +23,8 @@ pub(super) struct Asker {
     /// One asking is under way.
     pending: bool,
     first: Option<Instant>,
+    /// The last answer that was logged.
+    told: Option<Whereabouts>,
     give_up: Duration,
     soon: Backoff,
     seldom: Backoff,
@@ -33,6 +35,7 @@ impl Asker {
         Self {
             pending: false,
             first: None,
+            told: None,
             give_up: timings.give_up,
             soon: Backoff::new(timings.ask.0, timings.ask.1),
             seldom: Backoff::new(timings.ask.1.min(timings.unknown), timings.unknown),
@@ -67,6 +70,13 @@ impl Asker {
             Event::GaveUp
         } else {
             Event::Asked(place)
+        }
+    }
+
+    /// Logs an answer that differs from the last one.
+    pub(super) fn log(&mut self, order: &Order, place: Whereabouts, words: &str) {
+        if self.told.replace(place) != Some(place) {
+            log_answer(order, place, words);
         }
     }
 
@@ -170,7 +180,6 @@ async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
         said(answers.1),
         trouble(there.err())
     );
-    log_answer(order, place, &words);
     let alive = |said| matches!(said, Some(Presence::Running | Presence::Paused));
     let only_here = alive(answers.0) && !alive(answers.1);
     Answer {

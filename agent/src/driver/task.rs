@@ -130,6 +130,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     async fn take(&mut self, signal: Signal, events: &mut Events) {
         match signal {
             Signal::Happened(Event::Asked(place), said) => {
+                self.asker.log(&self.order, place, &said);
                 let event = self.asker.answer(&self.state, place);
                 // Kept where a person must look; otherwise the outcome says it all.
                 let needs_a_person = event == Event::GaveUp

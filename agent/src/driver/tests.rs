@@ -2,18 +2,19 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use evenkeel_daemon::unix_ms;
+use evenkeel_proto::v1;
 use evenkeel_types::lifecycle::CopyFacts;
 use evenkeel_types::{
     AbortCause, CallResult, Epoch, FailureReason, MigrationState, Outcome, Presence, Refusal,
     Whereabouts,
 };
 
-use super::bench::{Bench, LEADER, guest, order, order_with, until, within};
+use super::bench::{Bench, BenchDriver, LEADER, guest, order, order_with, until, within};
 use super::copy::is_ours;
 use super::refused_update;
 use crate::hypervisor::fake::{Ending, FakeWorld, Hold};
 use crate::hypervisor::{CallGate, Hypervisor, JobProgress, LiveMigration};
-use crate::journal::opened;
+use crate::journal::{Stored, opened};
 
 fn ended(state: MigrationState) -> bool {
     state.outcome().is_some()
@@ -21,6 +22,16 @@ fn ended(state: MigrationState) -> bool {
 
 fn failed(reason: FailureReason, guest: Whereabouts) -> Option<MigrationState> {
     Some(MigrationState::Ended(Outcome::Failed { reason, guest }))
+}
+
+async fn look(bench: &Bench) -> Result<usize, evenkeel_daemon::StoreError> {
+    crate::adopt::look(&bench.driver, &mut Default::default()).await
+}
+
+async fn adopt(driver: &std::sync::Arc<BenchDriver>, stored: Stored<v1::Journal>) {
+    let order = stored.value.order.clone().unwrap().try_into().unwrap();
+    let state = crate::journal::state_of(&stored.value).unwrap();
+    driver.adopt(order, state, stored).await;
 }
 
 async fn run(bench: &Bench) -> MigrationState {
@@ -421,8 +432,8 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
         std::thread::yield_now();
     }
     let bench = bench.restarted();
-    crate::adopt::look(&bench.driver).await.unwrap();
-    crate::adopt::look(&bench.driver).await.unwrap();
+    look(&bench).await.unwrap();
+    look(&bench).await.unwrap();
     within(async {
         while !bench.state().is_some_and(ended) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -453,7 +464,7 @@ async fn a_restarted_agent_goes_on_aborting_what_was_to_be_aborted() {
     let stored = other.records.put_journal(&guest(), &journal);
     // An agent whose hypervisor has the endless job of the first one, and whose journal says "abort".
     let second = bench.second_driver(&other);
-    second.adopt(stored).await;
+    adopt(&second, stored).await;
     within(async {
         while !other.state().is_some_and(ended) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -523,7 +534,7 @@ async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
         let other = Bench::new();
         let stored = other.records.put_journal(&guest(), &journal);
         let second = bench.second_driver(&other);
-        second.adopt(stored).await;
+        adopt(&second, stored).await;
         other
             .journalled(|s| matches!(s, MigrationState::Running(_)))
             .await;
@@ -600,10 +611,10 @@ async fn a_journal_that_was_closed_since_it_was_listed_stays_closed() {
     let closed = MigrationState::Ended(Outcome::Done);
     journal.state = Some(closed.into());
     let stands = bench.records.put_journal(&guest(), &journal);
-    bench.driver.adopt(listed).await;
+    adopt(&bench.driver, listed).await;
     assert_eq!(bench.driver.running.count(), 0, "its place is free");
     bench.records.away.store(true, SeqCst);
-    bench.driver.adopt(stands).await;
+    adopt(&bench.driver, stands).await;
     assert_eq!(bench.driver.running.count(), 0);
     assert_eq!(bench.state(), Some(closed));
 }
@@ -615,7 +626,7 @@ async fn an_adopted_preparation_never_began() {
     bench
         .records
         .put_journal(&guest(), &opened(&order(1), unix_ms()));
-    crate::adopt::look(&bench.driver).await.unwrap();
+    look(&bench).await.unwrap();
     within(async {
         while !bench.state().is_some_and(ended) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -633,14 +644,31 @@ async fn an_adopted_preparation_never_began() {
 async fn a_closed_journal_goes_when_the_leader_has_removed_the_order() {
     let bench = Bench::new();
     run(&bench).await;
-    assert_eq!(crate::adopt::look(&bench.driver).await.unwrap(), 1);
+    assert_eq!(look(&bench).await.unwrap(), 1);
     assert!(
         bench.records.journal(&guest()).is_some(),
         "the leader has not read it yet"
     );
     bench.records.drop_order(&guest());
-    assert_eq!(crate::adopt::look(&bench.driver).await.unwrap(), 0);
+    assert_eq!(look(&bench).await.unwrap(), 0);
     assert!(bench.records.journal(&guest()).is_none());
+}
+
+#[tokio::test]
+async fn a_journal_that_is_not_understood_is_left_alone_and_known() {
+    let bench = Bench::new();
+    let mut journal = opened(&order(1), unix_ms());
+    journal.state = None;
+    let stored = bench.records.put_journal(&guest(), &journal);
+    let mut strange = crate::adopt::Strange::default();
+    for _ in 0..2 {
+        let waiting = crate::adopt::look(&bench.driver, &mut strange).await;
+        assert_eq!(waiting.unwrap(), 0);
+        let known = (order(1).id.to_string(), stored.revision);
+        assert_eq!(strange.iter().collect::<Vec<_>>(), [&known]);
+    }
+    assert_eq!(bench.records.journal(&guest()), Some(journal));
+    assert_eq!(bench.driver.running.count(), 0);
 }
 
 #[test]

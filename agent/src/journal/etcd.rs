@@ -1,6 +1,8 @@
 //! [`Records`] in etcd. Every write is guarded by the revision it follows, so that a request that was given up
 //! and lands late cannot overwrite what came after it.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Compare, GetOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
@@ -28,6 +30,8 @@ pub struct EtcdRecords {
     store: Store,
     keys: Keys,
     host: HostName,
+    /// Journals that could not be read, by key and revision: each is logged once.
+    unreadable: Arc<Mutex<BTreeSet<(String, i64)>>>,
 }
 
 fn no_etcd(error: &StoreError) -> Refused {
@@ -40,7 +44,18 @@ impl EtcdRecords {
     /// The records of `host`.
     #[must_use]
     pub fn new(store: Store, keys: Keys, host: HostName) -> Self {
-        Self { store, keys, host }
+        Self {
+            store,
+            keys,
+            host,
+            unreadable: Arc::default(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<(String, i64)>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The oldest key of the election.
@@ -256,16 +271,24 @@ impl Records for EtcdRecords {
 
     async fn journals(&self) -> Result<Vec<Stored<v1::Journal>>, StoreError> {
         let listing = self.store.list(&self.keys.journals(&self.host)).await?;
-        let mut journals = vec![];
+        let (mut journals, mut unreadable) = (vec![], BTreeSet::new());
+        let mut known = self.known();
         for entry in listing.entries {
             match entry.decode() {
                 Ok(value) => journals.push(Stored {
                     value,
                     revision: entry.mod_revision,
                 }),
-                Err(error) => tracing::error!(%error, "a journal cannot be read and is left alone"),
+                Err(error) => {
+                    let journal = (entry.key, entry.mod_revision);
+                    if !known.contains(&journal) {
+                        tracing::error!(%error, "a journal cannot be read and is left alone");
+                    }
+                    unreadable.insert(journal);
+                }
             }
         }
+        *known = unreadable;
         Ok(journals)
     }
 
