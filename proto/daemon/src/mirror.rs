@@ -56,19 +56,36 @@ pub async fn mirror(
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
+    let mut blind = false;
     loop {
         let end = tokio::select! {
             end = list_and_watch(&store, &prefix, &sink, &mut backoff) => end,
             () = stop.cancelled() => return,
         };
-        if matches!(end, WatchEnd::ReceiverGone) {
-            return;
-        }
-        tracing::debug!(prefix, error = %end, "mirroring starts again");
+        let fails = match &end {
+            WatchEnd::ReceiverGone => return,
+            WatchEnd::List(_) => true,
+            WatchEnd::Cancelled(_) | WatchEnd::Silent | WatchEnd::Broken(_) => false,
+        };
+        note(&prefix, &end, std::mem::replace(&mut blind, fails), fails);
         tokio::select! {
             () = tokio::time::sleep(backoff.next_wait()) => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Logs why mirroring starts again; what is worth a look, that nothing can be mirrored, once per change.
+fn note(prefix: &str, end: &WatchEnd, was_blind: bool, is_blind: bool) {
+    let causes = std::iter::successors(std::error::Error::source(end), |cause| cause.source());
+    let cause = causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    if is_blind && !was_blind {
+        tracing::warn!(prefix, error = %end, cause, "nothing is mirrored until this succeeds");
+    } else {
+        tracing::debug!(prefix, error = %end, cause, "mirroring starts again");
     }
 }
 

@@ -285,6 +285,22 @@ async fn a_write_that_was_given_up_and_landed_is_recognised() {
 }
 
 #[tokio::test]
+async fn a_listing_may_be_larger_than_the_clients_usual_response() {
+    let Some(etcd) = Etcd::start().await else {
+        return;
+    };
+    let large = v1::Order {
+        why: "x".repeat(1 << 20),
+        ..v1::Order::default()
+    };
+    for n in 0..6 {
+        etcd.put(&format!("/large/{n}"), &large).await;
+    }
+    let listing = etcd.store.list("/large/").await.unwrap();
+    assert_eq!(listing.entries.len(), 6);
+}
+
+#[tokio::test]
 async fn a_member_that_freezes_for_a_moment_is_asked_again() {
     let Some(cluster) = Cluster::start().await else {
         return;
