@@ -97,7 +97,7 @@ impl<H: Hypervisor> Watcher<H> {
         Self {
             calls,
             reader: parts.reader,
-            sampler: Sampler::new(parts.host, parts.pace.window),
+            sampler: Sampler::new(parts.host, parts.pace.window, parts.pace.interval),
             deadband: Deadband {
                 heartbeat: parts.pace.heartbeat,
                 ..Deadband::default()

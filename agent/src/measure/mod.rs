@@ -14,7 +14,7 @@ use std::time::Duration;
 use evenkeel_proto::v1::{GuestReport, GuestState, Pressure, Report};
 use evenkeel_types::{GuestId, HostName};
 
-use self::series::{Series, basis_points, cores, mib_per_second};
+use self::series::{Series, Window, basis_points, cores, mib_per_second};
 use crate::hypervisor::{GuestCounters, GuestTraits, RunState};
 use crate::pressure::{HostSample, PressureTotals};
 
@@ -55,13 +55,13 @@ struct Track {
 }
 
 impl Track {
-    fn new(window: usize) -> Self {
+    fn new(window: Window) -> Self {
         Self {
             generation: 0,
             cpu: Series::over(window),
             // Read rarely: two successive readings are window enough.
-            block: Series::over(1),
-            net: Series::over(1),
+            block: Series::over(window.of_one()),
+            net: Series::over(window.of_one()),
             migrating: VecDeque::new(),
             report: GuestReport::default(),
         }
@@ -90,16 +90,18 @@ struct HostTrack {
 #[derive(Debug)]
 pub struct Sampler {
     host: HostName,
-    window: usize,
+    window: Window,
     guests: BTreeMap<GuestId, Track>,
     traits: BTreeMap<GuestId, GuestTraits>,
     own: HostTrack,
 }
 
 impl Sampler {
-    /// A sampler whose rates are averages over the last `window` intervals between readings.
+    /// A sampler whose rates are averages over the last `window` intervals between readings, one of which
+    /// comes every `interval`.
     #[must_use]
-    pub fn new(host: HostName, window: usize) -> Self {
+    pub fn new(host: HostName, window: usize, interval: Duration) -> Self {
+        let window = Window::new(window, interval);
         let own = HostTrack {
             cpu: Series::over(window),
             net: Series::over(window),
@@ -107,7 +109,7 @@ impl Sampler {
         };
         Self {
             host,
-            window: window.max(1),
+            window,
             guests: BTreeMap::new(),
             traits: BTreeMap::new(),
             own,
@@ -175,7 +177,7 @@ impl Sampler {
             track.restart(counters.generation);
         }
         track.migrating.push_back(migrating);
-        while track.migrating.len() > window {
+        while track.migrating.len() > window.intervals() {
             track.migrating.pop_front();
         }
         measure_guest(track, reading, counters);

@@ -3,23 +3,59 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Readings older than this say nothing of now, even when there are no newer ones.
+/// Readings older than this say nothing of now, even when there are no newer ones. Where a whole window takes
+/// longer, because readings are rare, it is the window that counts.
 const OLDEST: Duration = Duration::from_secs(30);
+
+/// How far back a series goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// Intervals between readings that a rate spans.
+    intervals: usize,
+    /// Age at which a reading is forgotten.
+    oldest: Duration,
+}
+
+impl Window {
+    /// A window of so many intervals of that length.
+    pub(super) fn new(intervals: usize, interval: Duration) -> Self {
+        let intervals = intervals.max(1);
+        let whole = interval.saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX));
+        Self {
+            intervals,
+            // A reading may be late by one interval.
+            oldest: OLDEST.max(whole.saturating_add(interval)),
+        }
+    }
+
+    /// The same for a series whose last two readings are window enough.
+    pub(super) fn of_one(self) -> Self {
+        Self {
+            intervals: 1,
+            ..self
+        }
+    }
+
+    /// Intervals between readings that a rate spans.
+    pub(super) fn intervals(self) -> usize {
+        self.intervals
+    }
+}
 
 /// The last readings of `N` counters that only grow. When one of them shrinks, all were reset (the guest or
 /// the host was restarted) and the series begins anew.
 #[derive(Debug, Clone)]
 pub(super) struct Series<const N: usize> {
     readings: VecDeque<(Duration, [u64; N])>,
-    intervals: usize,
+    window: Window,
 }
 
 impl<const N: usize> Series<N> {
-    /// A series whose rates span at most `intervals` intervals between readings.
-    pub(super) fn over(intervals: usize) -> Self {
+    /// A series whose rates span at most `window`.
+    pub(super) fn over(window: Window) -> Self {
         Self {
             readings: VecDeque::new(),
-            intervals: intervals.max(1),
+            window,
         }
     }
 
@@ -34,8 +70,9 @@ impl<const N: usize> Series<N> {
             }
         }
         self.readings.push_back((at, values));
-        let stale = |first: &(Duration, [u64; N])| at.saturating_sub(first.0) > OLDEST;
-        while self.readings.len() > self.intervals + 1 || self.readings.front().is_some_and(stale) {
+        let Window { intervals, oldest } = self.window;
+        let stale = |first: &(Duration, [u64; N])| at.saturating_sub(first.0) > oldest;
+        while self.readings.len() > intervals + 1 || self.readings.front().is_some_and(stale) {
             self.readings.pop_front();
         }
     }
@@ -92,7 +129,7 @@ mod tests {
 
     #[test]
     fn rates_span_the_window_and_no_more() {
-        let mut series = Series::over(2);
+        let mut series = Series::over(Window::new(2, secs(1)));
         assert_eq!(series.growth(), None);
         for (at, value) in [(1, 0), (2, 100), (3, 110), (4, 120)] {
             series.push(secs(at), [value]);
@@ -102,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_reset_begins_anew_and_a_standing_clock_is_no_reading() {
-        let mut series = Series::over(5);
+        let mut series = Series::over(Window::new(5, secs(1)));
         series.push(secs(1), [100, 5]);
         series.push(secs(2), [200, 4]);
         assert_eq!(series.growth(), None);
@@ -115,13 +152,24 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_forgotten() {
-        let mut series = Series::over(5);
+        let mut series = Series::over(Window::new(5, secs(1)));
         series.push(secs(1), [0]);
         series.push(secs(20), [10]);
         series.push(secs(45), [20]);
         assert_eq!(series.growth(), Some(([10], secs(25))));
         series.push(secs(500), [30]);
         assert_eq!(series.growth(), None);
+    }
+
+    #[test]
+    fn rare_readings_are_averaged_over_their_window_too() {
+        for interval in [secs(1), secs(31), secs(60)] {
+            let mut series = Series::over(Window::new(3, interval));
+            for n in 0..5_u32 {
+                series.push(interval * (n + 1), [u64::from(n)]);
+            }
+            assert_eq!(series.growth(), Some(([3], interval * 3)), "{interval:?}");
+        }
     }
 
     #[test]
@@ -138,7 +186,7 @@ mod tests {
         fn growth_is_never_more_than_the_counters_and_rates_are_finite(
             readings in proptest::collection::vec((0_u64..200, any::<u64>()), 0..30)
         ) {
-            let mut series = Series::over(5);
+            let mut series = Series::over(Window::new(5, secs(1)));
             let mut most = 0;
             for (at, value) in readings {
                 most = value.max(most);

@@ -54,7 +54,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut sampler = Sampler::new("h1".parse().unwrap(), 5);
+        let mut sampler = Sampler::new("h1".parse().unwrap(), 5, Duration::from_secs(1));
         sampler.set_traits(&id(1), GuestTraits::default());
         Self {
             sampler,
