@@ -12,7 +12,7 @@ use super::link::Session;
 use super::raw::{CpuPlace, LookupTarget, RawResult};
 use super::state;
 use super::storage::{Place, Storage};
-use super::xml::Definition;
+use super::xml::{Definition, DiskSource};
 use crate::hypervisor::{GuestTraits, HostFacts};
 use evenkeel_types::Presence;
 
@@ -50,8 +50,16 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
     let Some(domain) = session.control.lookup(LookupTarget::Uuid(id.as_str()))? else {
         return Ok(None);
     };
-    let text = domain.definition()?;
-    let definition = match Definition::parse(&text) {
+    let (text, live) = (domain.definition()?, domain.live_definition()?);
+    // Interfaces are as they were written, disks as they are: what a disk is an overlay of was found out.
+    let read = Definition::parse(&text).and_then(|definition| {
+        let disks = Definition::parse(&live)?.disks;
+        Ok(Definition {
+            disks,
+            ..definition
+        })
+    });
+    let definition = match read {
         Ok(definition) => definition,
         Err(error) => {
             tracing::warn!(guest = %id, %error, "a definition cannot be read; its guest stays where it is");
@@ -66,11 +74,18 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
     let mut storage = BTreeSet::new();
     let mut local_bytes = 0_u64;
     for disk in &definition.disks {
-        match host_storage.place(&disk.source) {
-            Place::Shared(identity) => drop(storage.insert(identity)),
-            Place::Nothing => {}
-            Place::Local if disk.removable => drop(hindrances.insert("local_media")),
-            Place::Local => {
+        let mut local = false;
+        for source in disk.sources() {
+            match host_storage.place(source) {
+                Place::Shared(identity) => drop(storage.insert(identity)),
+                Place::Nothing => {}
+                Place::Local => local = true,
+            }
+        }
+        match (local, disk.removable) {
+            (false, _) => {}
+            (true, true) => drop(hindrances.insert("local_media")),
+            (true, false) => {
                 hindrances.insert("local_disk");
                 // A disk whose size cannot be told is still a local disk.
                 let bytes = domain.disk_bytes(&disk.target).unwrap_or(0);
@@ -206,15 +221,15 @@ fn storage(session: &Session, wanted: &Definition) -> RawResult<Verdict> {
     let here = Storage::look(&session.control.active_pools()?);
     let known = here.identities();
     for disk in &wanted.disks {
-        let reached = match here.place(&disk.source) {
+        let reached = |source: &&DiskSource| match here.place(source) {
             Place::Shared(identity) => known.contains(&identity),
             Place::Nothing => true,
             Place::Local => false,
         };
-        if !reached {
+        if let Some(source) = disk.sources().find(|source| !reached(source)) {
             let detail = format!(
-                "disk {:?} ({:?}) is not on shared storage here",
-                disk.target, disk.source
+                "disk {:?} ({source:?}) is not on shared storage here",
+                disk.target
             );
             return Ok(no(Refusal::MissingStorage, detail));
         }

@@ -14,6 +14,8 @@ const MOST_BYTES: usize = 4 << 20;
 const MOST_NODES: u32 = 100_000;
 /// What is kept of names in metadata, in characters.
 const MOST_NAME: usize = 128;
+/// Images in one chain that are looked at; libvirt itself stops at 200.
+const MOST_LAYERS: usize = 200;
 /// Tags that are kept of a guest.
 const MOST_TAGS: usize = 32;
 /// Namespace of `<evenkeel:guest>`.
@@ -74,8 +76,17 @@ pub(super) struct Disk {
     pub(super) target: String,
     /// Where its contents are.
     pub(super) source: DiskSource,
+    /// Where the images are that it is an overlay of, as far as libvirt tells: it does of a running guest.
+    pub(super) backing: Vec<DiskSource>,
     /// A CD or floppy: its contents are not part of the guest.
     pub(super) removable: bool,
+}
+
+impl Disk {
+    /// Every image that must be reached where the guest runs.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &DiskSource> {
+        std::iter::once(&self.source).chain(&self.backing)
+    }
 }
 
 /// What a migration must know of a guest.
@@ -189,23 +200,14 @@ impl Definition {
     }
 
     fn add_disk(&mut self, disk: Node<'_, '_>, kind: &str) {
-        let source = child(disk, "source");
-        let said = |name| source.and_then(|s| s.attribute(name)).map(str::to_owned);
-        let source = match kind {
-            _ if source.is_none() => DiskSource::Empty,
-            "file" => said("file").map_or(DiskSource::Empty, DiskSource::File),
-            "block" => said("dev").map_or(DiskSource::Empty, DiskSource::Block),
-            "network" => said("protocol").map_or(DiskSource::Other, DiskSource::Network),
-            "volume" => said("pool").map_or(DiskSource::Other, |pool| DiskSource::Volume { pool }),
-            _ => DiskSource::Other,
-        };
         match kind {
             "nvme" | "vhostuser" | "vhostvdpa" => self.hinder("host_device"),
             _ => {}
         }
         self.disks.push(Disk {
             target: attribute(child(disk, "target"), "dev").unwrap_or_default(),
-            source,
+            source: image(disk, kind),
+            backing: backing(disk),
             removable: matches!(disk.attribute("device"), Some("cdrom" | "floppy")),
         });
     }
@@ -260,6 +262,38 @@ impl Definition {
             }
         }
     }
+}
+
+/// Where the image is that a `<disk>` or a `<backingStore>` names.
+fn image(node: Node<'_, '_>, kind: &str) -> DiskSource {
+    let source = child(node, "source");
+    let said = |name| source.and_then(|s| s.attribute(name)).map(str::to_owned);
+    match kind {
+        _ if source.is_none() => DiskSource::Empty,
+        "file" => said("file").map_or(DiskSource::Empty, DiskSource::File),
+        "block" => said("dev").map_or(DiskSource::Empty, DiskSource::Block),
+        "network" => said("protocol").map_or(DiskSource::Other, DiskSource::Network),
+        "volume" => said("pool").map_or(DiskSource::Other, |pool| DiskSource::Volume { pool }),
+        _ => DiskSource::Other,
+    }
+}
+
+/// The images below a disk's own. A `<backingStore>` without a type ends the chain; one that names no image
+/// is unknown, and so is what lies too deep.
+fn backing(disk: Node<'_, '_>) -> Vec<DiskSource> {
+    let mut images = vec![];
+    let mut layer = child(disk, "backingStore");
+    while let Some((node, kind)) = layer.and_then(|node| Some((node, node.attribute("type")?))) {
+        if images.len() == MOST_LAYERS {
+            images.push(DiskSource::Other);
+            break;
+        }
+        let image = image(node, kind);
+        let unknown = image == DiskSource::Empty;
+        images.push(if unknown { DiskSource::Other } else { image });
+        layer = child(node, "backingStore");
+    }
+    images
 }
 
 fn shortened(text: &str) -> String {

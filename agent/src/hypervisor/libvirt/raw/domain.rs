@@ -82,6 +82,15 @@ impl Domain {
         Ok(self.0.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE)?)
     }
 
+    /// The definition as the guest runs: also with what libvirt has found out, such as the images below its
+    /// disks, and leaves out of [`Domain::definition`].
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn live_definition(&self) -> RawResult<String> {
+        Ok(self.0.xml_desc(0)?)
+    }
+
     /// Snapshots of it; a guest with any cannot be migrated live.
     ///
     /// # Errors

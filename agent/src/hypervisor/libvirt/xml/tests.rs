@@ -40,6 +40,42 @@ fn a_plain_guest_has_its_parts_and_no_hindrance() {
 }
 
 #[test]
+fn an_overlay_needs_every_image_below_it() {
+    let sources = |disk: &str| {
+        let definition = domain(
+            "",
+            &format!("<disk type='file' device='disk'>{disk}</disk>"),
+        );
+        definition.disks[0].sources().cloned().collect::<Vec<_>>()
+    };
+    let file = |path: &str| DiskSource::File(path.into());
+    assert_eq!(
+        sources(
+            "<source file='/srv/nfs/a'/><backingStore type='file'><format type='qcow2'/>\
+             <source file='/var/base'/><backingStore type='block'><source dev='/dev/vg/lv'/>\
+             <backingStore/></backingStore></backingStore>"
+        ),
+        [
+            file("/srv/nfs/a"),
+            file("/var/base"),
+            DiskSource::Block("/dev/vg/lv".into())
+        ]
+    );
+    assert_eq!(
+        sources("<source file='/a'/><backingStore type='file'/>"),
+        [file("/a"), DiskSource::Other],
+        "unknown is not none"
+    );
+    assert_eq!(sources("<source file='/a'/><backingStore/>"), [file("/a")]);
+    let layers = 300;
+    let deep = "<backingStore type='file'><source file='/b'/>".repeat(layers)
+        + &"</backingStore>".repeat(layers);
+    let sources = sources(&format!("<source file='/a'/>{deep}"));
+    assert_eq!(sources.len(), MOST_LAYERS + 2);
+    assert_eq!(sources.last(), Some(&DiskSource::Other));
+}
+
+#[test]
 fn whatever_ties_a_guest_to_its_machine_is_named() {
     for (rest, devices, name) in [
         ("", "<hostdev mode='subsystem' type='pci'/>", "host_device"),
