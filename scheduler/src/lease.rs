@@ -128,6 +128,16 @@ impl Standing {
     }
 }
 
+#[cfg(test)]
+impl Standing {
+    /// What the sender says, without an election behind it.
+    pub(crate) fn told() -> (watch::Sender<Option<Mandate>>, Self) {
+        let (say, mandate) = watch::channel(None);
+        let (deposed, _) = mpsc::channel(1);
+        (say, Self { mandate, deposed })
+    }
+}
+
 impl Election {
     /// A candidate that leads under `info`, with a lease of `ttl`.
     #[must_use]

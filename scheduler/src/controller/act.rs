@@ -41,6 +41,9 @@ impl Controller {
         }
         self.plan_fault = fault;
         self.look_again(now_ms);
+        if !self.plans() {
+            return; // the mode changed while it was being made
+        }
         let situation = Situation {
             fleet: &self.fleet,
             assessment: &self.assessment,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_daemon::metrics::Readiness;
 use evenkeel_daemon::{Change, Store, unix_ms};
-use evenkeel_planner::{Options, Plan, PlanReport, plan};
+use evenkeel_planner::{Mode, Options, Plan, PlanReport, plan};
 use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
 use evenkeel_types::{HostName, OrderId};
@@ -271,7 +271,7 @@ impl Controller {
         {
             self.look_after_orders(mandate, now_ms).await;
             let cycle = self.active.policy().control.cycle;
-            if self.planning.is_none() && self.pace.take(cycle, now_ms) {
+            if self.plans() && self.planning.is_none() && self.pace.take(cycle, now_ms) {
                 self.start_planning();
             }
         }
@@ -293,6 +293,9 @@ impl Controller {
     /// Prices the fleet as it is now.
     fn look_again(&mut self, now_ms: i64) {
         self.active = self.active.follow(self.fleet.policy.as_ref());
+        if !self.plans() {
+            self.drop_plan();
+        }
         let mut assessment = self.core.assess(&self.fleet, &self.active, now_ms);
         assessment.snapshot.cluster = self.parts.cluster.to_string();
         assessment.holds.extend(self.plan_fault.clone());
@@ -321,12 +324,23 @@ impl Controller {
             // What an earlier leader delivered is judged from journals alone.
             self.deliveries.clear();
             self.settled.clear();
-            self.parts.metrics.no_plan();
-            self.planning = None;
-            self.planned = None;
-            self.plan_fault = None;
+            self.drop_plan();
             self.pace.hasten(now_ms);
             self.led_epoch = epoch;
+        }
+    }
+
+    /// Whether moves are looked for at all: in mode off nothing is even recommended.
+    fn plans(&self) -> bool {
+        self.active.policy().mode != Mode::Off
+    }
+
+    /// Neither the standing plan nor the one that is being made counts any more.
+    fn drop_plan(&mut self) {
+        self.planning = None;
+        self.plan_fault = None;
+        if self.planned.take().is_some() {
+            self.parts.metrics.no_plan();
         }
     }
 
@@ -462,3 +476,6 @@ async fn made(planning: &mut Option<Planning>) -> Option<Made> {
     made.map_err(|error| tracing::error!(%error, "planning ended abnormally"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

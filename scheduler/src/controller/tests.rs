@@ -1,0 +1,95 @@
+//! The loop by hand, over an etcd that is not there.
+
+use evenkeel_daemon::install_crypto;
+use evenkeel_proto::identity::TlsPem;
+use evenkeel_types::Epoch;
+use prometheus::Registry;
+use rcgen::{CertificateParams, KeyPair};
+use tokio::sync::watch;
+
+use super::*;
+
+/// A loop that does nothing by itself.
+struct Bench {
+    controller: Controller,
+    mandate: watch::Sender<Option<Mandate>>,
+}
+
+fn certificate() -> TlsPem {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["s1".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    TlsPem {
+        ca: certificate.clone().into(),
+        certificate: certificate.into(),
+        key: key.serialize_pem().into(),
+    }
+}
+
+impl Bench {
+    /// A leader that has read an empty fleet.
+    async fn leading() -> Self {
+        install_crypto();
+        let (tls, registry) = (certificate(), Registry::new());
+        let endpoints = ["https://127.0.0.1:1".to_owned()];
+        let (mandate, standing) = Standing::told();
+        let parts = Parts {
+            cluster: "lab".parse().unwrap(),
+            name: "s1".parse().unwrap(),
+            store: Store::connect(&endpoints, &tls, &registry).await.unwrap(),
+            standing,
+            agents: Agents::new(tls),
+            metrics: Metrics::new(&registry).unwrap(),
+            readiness: Readiness::default(),
+        };
+        let mut controller = Controller::new(parts);
+        controller.fleet.complete = true;
+        let bench = Self {
+            controller,
+            mandate,
+        };
+        bench.elect(7);
+        bench
+    }
+
+    fn elect(&self, epoch: i64) {
+        self.mandate.send_replace(Some(Mandate {
+            epoch: Epoch(epoch),
+            key: "leader".to_owned(),
+            valid_until: tokio::time::Instant::now() + Duration::from_secs(600),
+        }));
+    }
+
+    /// A policy stands in etcd from now on.
+    fn govern(&mut self, text: &str, revision: u64) {
+        let record = v1::PolicyRecord {
+            text: text.to_owned(),
+            revision,
+            ..Default::default()
+        };
+        let mod_revision = 100 + i64::try_from(revision).unwrap();
+        self.controller.fleet.policy = Some((record, mod_revision));
+    }
+
+    /// Ticks until a plan has been made, if one is being made.
+    async fn plan(&mut self) {
+        self.controller.tick().await;
+        if self.controller.planning.is_some() {
+            let plan = made(&mut self.controller.planning).await;
+            self.controller.take_plan(plan).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_mode_off_nothing_is_planned_and_no_plan_stands() {
+    let mut bench = Bench::leading().await;
+    bench.plan().await;
+    assert!(bench.controller.planned().is_some());
+    bench.govern("schema = 1\nmode = \"off\"\n", 1);
+    bench.controller.tick().await;
+    assert!(bench.controller.planned().is_none());
+    bench.controller.pace.hasten(0);
+    bench.controller.tick().await;
+    assert!(bench.controller.planning.is_none());
+}
