@@ -339,6 +339,7 @@ impl Controller {
     fn drop_plan(&mut self) {
         self.planning = None;
         self.plan_fault = None;
+        self.core.want_nothing();
         if self.planned.take().is_some() {
             self.parts.metrics.no_plan();
         }

@@ -93,3 +93,13 @@ async fn in_mode_off_nothing_is_planned_and_no_plan_stands() {
     bench.controller.tick().await;
     assert!(bench.controller.planning.is_none());
 }
+
+#[tokio::test]
+async fn what_a_plan_wanted_ends_with_the_leadership_it_was_made_under() {
+    let mut bench = Bench::leading().await;
+    bench.controller.tick().await;
+    bench.controller.core.wanted.insert("h1".parse().unwrap());
+    bench.elect(8);
+    bench.controller.tick().await;
+    assert!(bench.controller.core.wanted.is_empty());
+}

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_planner::estimate::{Estimator, Reading};
-use evenkeel_planner::{FleetLoss, HostLoss, Plan, Policy, Snapshot, fleet_loss};
+use evenkeel_planner::{FleetLoss, HostLoss, HostState, Plan, Policy, Snapshot, fleet_loss};
 use evenkeel_types::{GuestId, HostName};
 
 use crate::observe::{Fleet, HostReport, RunState};
@@ -44,7 +44,7 @@ pub struct Core {
     /// When each host's current report arrived here, by our clock: agents' clocks are not compared.
     arrivals: BTreeMap<HostName, Arrival>,
     /// Hosts that the newest plan wants to relieve.
-    wanted: BTreeSet<HostName>,
+    pub(crate) wanted: BTreeSet<HostName>,
     /// Age beyond which a report is no evidence.
     max_report_age: Duration,
     /// Since when each host has been hot without a break.
@@ -150,7 +150,7 @@ impl Core {
         self.forget_the_gone(fleet, now_ms);
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);
-        self.time_hot_spots(&loss, policy, now_ms);
+        self.time_hot_spots(&snapshot, &loss, policy, now_ms);
         let hot_since = self
             .hot_since
             .iter()
@@ -195,6 +195,11 @@ impl Core {
             .collect();
     }
 
+    /// No plan stands that wants to relieve a host.
+    pub fn want_nothing(&mut self) {
+        self.wanted.clear();
+    }
+
     /// When the first hot spot that is not yet old enough will be; `None` if no host is hot.
     #[must_use]
     pub fn next_hold_end(&self, hold: Duration, now_ms: i64) -> Option<i64> {
@@ -206,7 +211,13 @@ impl Core {
             .min()
     }
 
-    fn time_hot_spots(&mut self, loss: &FleetLoss, policy: &Policy, now_ms: i64) {
+    fn time_hot_spots(
+        &mut self,
+        snapshot: &Snapshot,
+        loss: &FleetLoss,
+        policy: &Policy,
+        now_ms: i64,
+    ) {
         let most = policy.limits.memory_overcommit;
         let is_hot = |host: &&HostLoss| host.loss >= HOT_LOSS || host.memory_utilisation > most;
         let mut hot: BTreeSet<HostName> = loss
@@ -215,7 +226,12 @@ impl Core {
             .filter(is_hot)
             .filter_map(|host| host.name.parse().ok())
             .collect();
-        hot.extend(self.wanted.iter().cloned());
+        // Of a host that is not seen, nothing is known to last.
+        let is_seen = |host: &&HostName| {
+            let seen = snapshot.host(host.as_str());
+            seen.is_some_and(|host| host.state != HostState::Absent)
+        };
+        hot.extend(self.wanted.iter().filter(is_seen).cloned());
         self.hot_since.retain(|host, _| hot.contains(host));
         for host in hot {
             self.hot_since.entry(host).or_insert(now_ms);

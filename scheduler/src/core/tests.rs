@@ -183,6 +183,24 @@ fn a_hot_spot_moves_nothing_until_it_has_lasted_for_the_hold_time() {
 }
 
 #[test]
+fn a_wanted_hosts_hold_time_ends_with_its_plan_and_with_its_reports() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let (plan, _) = bench.choose();
+    bench.core.want(&plan);
+    let calm = (1..=8).map(|n| reading(n, 0.1, 0.0)).collect();
+    bench.fleet.reports.insert(host("h1"), report(calm));
+    let wanted = bench.pass(60).hot_since;
+    assert!(wanted.contains_key("h1"), "the plan wants it relieved");
+    let report = bench.fleet.reports.remove(&host("h1")).unwrap();
+    assert!(bench.pass(1).hot_since.is_empty(), "it is silent");
+    bench.fleet.reports.insert(host("h1"), report);
+    assert!(bench.pass(1).hot_since.contains_key("h1"));
+    bench.core.want_nothing();
+    assert!(bench.pass(1).hot_since.is_empty(), "no plan stands");
+}
+
+#[test]
 fn a_spot_that_cools_down_starts_its_hold_time_anew() {
     let mut bench = Bench::hot();
     bench.pass(40);
