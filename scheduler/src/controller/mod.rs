@@ -5,6 +5,7 @@
 //! half changed. Planning runs on a thread of its own; its result is chosen from on the newest picture.
 
 mod act;
+mod clock;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use write::{Reply, Write, WriteError};
+
+use clock::Clock;
 
 use crate::core::holds::faulty_plan;
 use crate::core::{ActivePolicy, Assessment, Choice, Core, Hold, Pace};
@@ -167,6 +170,7 @@ pub struct Controller {
     /// Epoch of the mandate we acted under last.
     led_epoch: Option<i64>,
     pace: Pace,
+    clock: Clock,
     last_cycle_ms: i64,
     holds_said: Vec<String>,
 }
@@ -214,6 +218,7 @@ impl Controller {
             settled: BTreeSet::new(),
             led_epoch: None,
             pace: Pace::new(now_ms),
+            clock: Clock::new(now_ms, Instant::now()),
             last_cycle_ms: 0,
             holds_said: vec![],
             parts,
@@ -262,6 +267,9 @@ impl Controller {
 
     async fn tick(&mut self) {
         let now_ms = unix_ms();
+        if let Some(by_ms) = self.clock.was_set(now_ms, Instant::now()) {
+            self.start_over(now_ms, by_ms);
+        }
         let mandate = self.confirmed_mandate();
         self.note_leadership(mandate.as_ref(), now_ms);
         self.note_gone_orders(now_ms);
@@ -275,6 +283,16 @@ impl Controller {
                 self.start_planning();
             }
         }
+    }
+
+    /// The system's clock was set: ages and estimates that were counted by it are worth nothing, so it is as
+    /// if this replica had just been started. What it has watched by then is too short to move anything.
+    fn start_over(&mut self, now_ms: i64, by_ms: i64) {
+        tracing::warn!(by_ms, "the system's clock was set; estimates start over");
+        self.core = Core::new(self.active.policy());
+        self.drop_plan();
+        self.deliveries.clear();
+        self.pace = Pace::new(now_ms);
     }
 
     /// The mandate, unless our picture shows that another leads: an idle leader writes nothing that would

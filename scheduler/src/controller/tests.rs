@@ -103,3 +103,25 @@ async fn what_a_plan_wanted_ends_with_the_leadership_it_was_made_under() {
     bench.controller.tick().await;
     assert!(bench.controller.core.wanted.is_empty());
 }
+
+#[tokio::test]
+async fn when_the_clock_was_set_nothing_moves_until_enough_was_watched_again() {
+    let mut bench = Bench::leading().await;
+    bench.govern("schema = 1\nmode = \"automatic\"\n", 1);
+    bench.controller.tick().await;
+    let warming = |c: &Controller| {
+        c.assessment
+            .holds
+            .iter()
+            .any(|h| h.as_str() == "warming_up")
+    };
+    let long_ago = unix_ms() - 3_600_000;
+    bench.controller.core = Core::new(bench.controller.active.policy());
+    let (fleet, active) = (&bench.controller.fleet, &bench.controller.active);
+    drop(bench.controller.core.assess(fleet, active, long_ago));
+    bench.controller.tick().await;
+    assert!(!warming(&bench.controller), "it has watched for an hour");
+    bench.controller.clock = Clock::new(unix_ms() + 60_000, Instant::now());
+    bench.controller.tick().await;
+    assert!(warming(&bench.controller));
+}

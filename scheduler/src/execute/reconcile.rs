@@ -65,8 +65,9 @@ pub fn reconcile(
     if let Some(refusal) = delivered.refused {
         return OrderAction::Withdraw(refusal);
     }
-    let since =
-        |then: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(then)).unwrap_or(0));
+    // A time that lies ahead was noted before the clock was set back: how long ago is not known, and waiting
+    // for the clock to catch up could take for ever.
+    let since = |then: i64| Duration::from_millis(now_ms.abs_diff(then));
     if since(entry.order.message.created_at_ms) >= UNTAKEN {
         return OrderAction::Withdraw(Refusal::SourceUnreachable);
     }
@@ -158,6 +159,18 @@ mod tests {
             2_000,
             OrderAction::Withdraw(Refusal::NoMemory),
         );
+    }
+
+    #[test]
+    fn an_order_from_before_the_clock_was_set_back_is_not_waited_for() {
+        let withdrawn = OrderAction::Withdraw(Refusal::SourceUnreachable);
+        check(&entry(10), Delivered::default(), -3_600_000, withdrawn);
+        check(&entry(10), Delivered::default(), 900, OrderAction::Deliver);
+        let called = Delivered {
+            last_ms: Some(3_600_000),
+            ..Delivered::default()
+        };
+        check(&entry(10), called, 2_000, OrderAction::Deliver);
     }
 
     #[test]
