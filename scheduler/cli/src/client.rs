@@ -11,8 +11,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use evenkeel_proto::identity::TlsPem;
-use evenkeel_proto::v1;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
+use evenkeel_proto::{Code, v1};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
@@ -141,18 +141,22 @@ impl Client {
         let Some((replica, scheduler)) = self.replicas.get(self.current.get()) else {
             return Err(ClientError::Unreachable(vec![]));
         };
+        let address = replica.address.clone();
         match attempt(call(scheduler.clone()), QUICK.call).await {
             Attempt::Answer(answer) => Ok(answer),
+            // A deadline that passes between two schedulers arrives as a cancellation.
+            Attempt::Refusal(status)
+                if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>
+            {
+                let why = Silence::Unsettled(status.message().to_owned());
+                Err(ClientError::Lost(NoAnswer { address, why }))
+            }
             Attempt::Refusal(status) => Err(ClientError::Refused(status)),
-            // It said itself that it could not.
-            Attempt::Silence(why @ Silence::Unable(_)) => {
-                let address = replica.address.clone();
+            // It said itself that it could not, or never heard of it.
+            Attempt::Silence(why @ (Silence::Unable(_) | Silence::Unconnected(_))) => {
                 Err(ClientError::Unable(NoAnswer { address, why }))
             }
-            Attempt::Silence(why) => Err(ClientError::Lost(NoAnswer {
-                address: replica.address.clone(),
-                why,
-            })),
+            Attempt::Silence(why) => Err(ClientError::Lost(NoAnswer { address, why })),
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod views;
 
+use std::error::Error as _;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -115,6 +116,33 @@ async fn in_time<T>(
         .unwrap_or_else(|_| Err(Status::unavailable("the leader does not answer")))
 }
 
+/// The leader's answer to a forwarded write. Where none comes, it may have been carried out.
+async fn forwarded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    match tokio::time::timeout(limit, call).await {
+        // Made on our side: no answer came over the wire.
+        Ok(Err(status)) if status.source().is_some() && !never_sent(&status) => Err(
+            Status::deadline_exceeded(format!("the leader: {}", status.message())),
+        ),
+        Ok(answer) => answer,
+        Err(_) => Err(Status::deadline_exceeded("the leader does not answer")),
+    }
+}
+
+/// Whether a call failed before there was a connection to send it on.
+fn never_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The request as it goes to the leader, with the identity it is made for.
 fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
     let mut request = Request::new(message);
@@ -127,17 +155,21 @@ fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
     Ok(request)
 }
 
+/// `DeadlineExceeded` says what it always does: the change may or may not have been made.
 fn status_of(error: WriteError) -> Status {
     let text = error.to_string();
     match error {
-        WriteError::NotLeader | WriteError::NoAnswer | WriteError::Unreachable(_) => {
-            Status::unavailable(text)
+        WriteError::NotLeader
+        | WriteError::NoAnswer(NoAnswer::NotHeard)
+        | WriteError::Unreachable(_) => Status::unavailable(text),
+        WriteError::NoAnswer(NoAnswer::Late) | WriteError::Unanswered(_) => {
+            Status::deadline_exceeded(text)
         }
         WriteError::Invalid(_) => Status::invalid_argument(text),
         WriteError::NotFound(_) => Status::not_found(text),
         WriteError::Refused(_) => Status::failed_precondition(text),
         WriteError::Conflict(_) => Status::aborted(text),
-        WriteError::Commit(cause) => Status::unavailable(format!("{text}: {cause}")),
+        WriteError::Commit(_) => Status::deadline_exceeded(text),
     }
 }
 
@@ -157,7 +189,7 @@ macro_rules! write_method {
             }
             Route::Leader(mut leader) => {
                 let asked = on_behalf($request.into_inner(), &caller)?;
-                in_time(FORWARD_DEADLINE, leader.$method(asked)).await
+                forwarded(FORWARD_DEADLINE, leader.$method(asked)).await
             }
         }
     }};
@@ -247,9 +279,7 @@ impl SchedulerService for Api {
         };
         let turn = tokio::time::timeout(FORWARD_DEADLINE, self.plans.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
-            return Err(Status::resource_exhausted(
-                "other plans are being made; try again",
-            ));
+            return Err(Status::unavailable("other plans are being made; try again"));
         };
         let made = tokio::task::spawn_blocking(move || plan(&snapshot, &policy, &options).0);
         let plan = made
@@ -367,3 +397,6 @@ async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migrati
         last = Some(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,8 +60,14 @@ pub struct Handle {
 
 /// The loop did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the control loop does not answer")]
-pub struct NoAnswer;
+pub enum NoAnswer {
+    /// It is gone or has too much to do: it never heard the question.
+    #[error("the control loop takes no more questions")]
+    NotHeard,
+    /// It has the question and may be about to answer.
+    #[error("the control loop did not answer in time")]
+    Late,
+}
 
 impl Handle {
     /// Asks about the picture as it is now.
@@ -88,17 +94,18 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Write(make(reply)), answer)
             .await
-            .map_err(|_| WriteError::NoAnswer)?
+            .map_err(WriteError::NoAnswer)?
     }
 
     async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, NoAnswer> {
-        let asked = async {
-            self.asks.send(ask).await.map_err(|_| NoAnswer)?;
-            answer.await.map_err(|_| NoAnswer)
+        let deadline = tokio::time::Instant::now() + ANSWER_DEADLINE;
+        let Ok(Ok(())) = tokio::time::timeout_at(deadline, self.asks.send(ask)).await else {
+            return Err(NoAnswer::NotHeard);
         };
-        tokio::time::timeout(ANSWER_DEADLINE, asked)
-            .await
-            .unwrap_or(Err(NoAnswer))
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(NoAnswer::Late),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use evenkeel_proto::v1;
 use evenkeel_types::Outcome;
 use tokio::sync::oneshot;
 
-use super::Controller;
+use super::{Controller, NoAnswer};
 use crate::core::choose::Running;
 use crate::core::holds::pause_in_force;
 use crate::execute::agents::cancel;
@@ -65,8 +65,8 @@ pub enum WriteError {
     #[error("this replica does not lead")]
     NotLeader,
     /// The control loop is gone or too busy.
-    #[error("the control loop does not answer")]
-    NoAnswer,
+    #[error("{0}")]
+    NoAnswer(NoAnswer),
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -79,12 +79,15 @@ pub enum WriteError {
     /// Somebody else changed it in the meantime.
     #[error("{0}")]
     Conflict(String),
-    /// It could not be written, or that is not known.
-    #[error("etcd did not take the change")]
+    /// etcd did not say whether it was written.
+    #[error("etcd did not answer")]
     Commit(#[source] CommitError),
-    /// The agent concerned does not answer.
+    /// The agent concerned cannot be called.
     #[error("{0}")]
     Unreachable(String),
+    /// The agent concerned was called and did not answer.
+    #[error("{0}")]
+    Unanswered(String),
 }
 
 impl From<CommitError> for WriteError {
@@ -464,7 +467,7 @@ impl Controller {
             let result = match cancel(client, call).await {
                 Ok(answer) if answer.accepted => Ok(done),
                 Ok(answer) => Err(WriteError::Refused(answer.detail)),
-                Err(status) => Err(WriteError::Unreachable(format!(
+                Err(status) => Err(WriteError::Unanswered(format!(
                     "agent of {source}: {}",
                     status.message()
                 ))),

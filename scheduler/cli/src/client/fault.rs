@@ -25,12 +25,16 @@ pub(super) enum Attempt<T> {
 pub enum Silence {
     /// It did not answer in time.
     Late(Duration),
-    /// The connection could not be made or broke; the innermost cause.
+    /// The connection could not be made; the innermost cause.
+    Unconnected(String),
+    /// The connection broke; the innermost cause.
     Broken(String),
     /// It closed the connection; the reason, if it gave one, did not reach us as such.
     Closed(String),
     /// It answered that it cannot answer now.
     Unable(String),
+    /// It answered that it does not know what became of it.
+    Unsettled(String),
     /// It does not accept our certificate.
     Unwelcome(String),
 }
@@ -78,11 +82,8 @@ impl ClientError {
                 Exit::NotPermitted
             }
             Self::Unreachable(_) | Self::Unable(_) | Self::Mute => Exit::NoLeader,
-            Self::Lost(silent) => match silent.why {
-                Silence::Late(_) => Exit::Deadline,
-                Silence::Unwelcome(_) => Exit::NotPermitted,
-                Silence::Broken(_) | Silence::Closed(_) | Silence::Unable(_) => Exit::NoLeader,
-            },
+            Self::Lost(silent) if unwelcome(silent) => Exit::NotPermitted,
+            Self::Lost(_) => Exit::Deadline,
         }
     }
 
@@ -121,9 +122,11 @@ impl fmt::Display for NoAnswer {
         match &self.why {
             Silence::Late(Duration::ZERO) => write!(f, "not asked, the time was over"),
             Silence::Late(limit) => write!(f, "no answer within {} s", limit.as_secs()),
-            Silence::Broken(cause) | Silence::Closed(cause) | Silence::Unable(cause) => {
-                f.write_str(cause)
-            }
+            Silence::Unconnected(cause)
+            | Silence::Broken(cause)
+            | Silence::Closed(cause)
+            | Silence::Unable(cause)
+            | Silence::Unsettled(cause) => f.write_str(cause),
             Silence::Unwelcome(cause) => write!(f, "it does not accept our certificate: {cause}"),
         }
     }
@@ -151,7 +154,9 @@ fn words(status: &Status) -> String {
 fn why_broken(cause: &(dyn Error + 'static)) -> Silence {
     let mut innermost = cause;
     let mut kind = None;
+    let mut connecting = false;
     loop {
+        connecting |= innermost.is::<tonic::ConnectError>();
         if let Some(rustls::Error::AlertReceived(alert)) = innermost.downcast_ref() {
             return Silence::Unwelcome(format!("TLS alert {alert:?}"));
         }
@@ -167,6 +172,7 @@ fn why_broken(cause: &(dyn Error + 'static)) -> Silence {
             None if kind.is_none_or(is_hang_up) => {
                 return Silence::Closed(innermost.to_string());
             }
+            None if connecting => return Silence::Unconnected(innermost.to_string()),
             None => return Silence::Broken(innermost.to_string()),
         }
     }
@@ -184,4 +190,20 @@ fn is_hang_up(kind: io::ErrorKind) -> bool {
             | io::ErrorKind::NotConnected
             | io::ErrorKind::UnexpectedEof
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_whose_answer_was_lost_may_have_been_made() {
+        let cut = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionAborted)));
+        let Attempt::Silence(why) = Attempt::<()>::of(cut) else {
+            panic!("no answer came");
+        };
+        let address = "https://s1:7440".parse().unwrap();
+        let lost = ClientError::Lost(NoAnswer { address, why });
+        assert_eq!(lost.exit(), Exit::Deadline);
+    }
 }

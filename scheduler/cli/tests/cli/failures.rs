@@ -173,6 +173,18 @@ fn a_change_whose_answer_is_late_is_not_sent_again() {
 }
 
 #[test]
+fn a_change_of_unknown_outcome_is_said_to_be_one() {
+    let world = World::new();
+    for code in [Code::DeadlineExceeded, Code::Cancelled] {
+        world.fake.refuse("set_mode", code, "etcd did not answer");
+        world
+            .run(&["mode", "off"])
+            .fails(5, "may or may not have been made")
+            .fails(5, "etcd did not answer");
+    }
+}
+
+#[test]
 fn one_scheduler_can_be_picked() {
     let world = World::new();
     world.configure(&["https://127.0.0.1:1"]);

@@ -1,0 +1,57 @@
+//! What callers are told.
+
+use evenkeel_types::Epoch;
+
+use super::*;
+use crate::lease::CommitError;
+
+#[test]
+fn a_write_whose_outcome_is_not_known_is_never_said_to_have_failed() {
+    let timeout = evenkeel_daemon::StoreError::Timeout { operation: "txn" };
+    let unknown = [
+        WriteError::from(CommitError::Store(timeout)),
+        WriteError::NoAnswer(NoAnswer::Late),
+        WriteError::Unanswered("agent of h1: no answer".to_owned()),
+    ];
+    for error in unknown {
+        let status = status_of(error);
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    }
+    let not_made = [
+        WriteError::NotLeader,
+        WriteError::from(CommitError::RunOut(Epoch(1))),
+        WriteError::from(CommitError::Deposed(Epoch(1))),
+        WriteError::NoAnswer(NoAnswer::NotHeard),
+    ];
+    for error in not_made {
+        assert_eq!(status_of(error).code(), Code::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn a_forwarded_write_is_lost_only_if_it_may_have_been_sent() {
+    let code = async |call: Result<Response<()>, Status>| {
+        let answer = forwarded(FORWARD_DEADLINE, std::future::ready(call)).await;
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    let cut = Status::from_error(Box::new(broken));
+    assert_eq!(code(Err(cut)).await, Code::DeadlineExceeded);
+    let said = Status::unavailable("this replica does not lead");
+    assert_eq!(code(Err(said)).await, Code::Unavailable);
+    let refused = Status::failed_precondition("paused");
+    assert_eq!(code(Err(refused)).await, Code::FailedPrecondition);
+    assert_eq!(code(Ok(Response::new(()))).await, Code::Ok);
+    let never = std::future::pending::<Result<Response<()>, Status>>();
+    let silence = forwarded(Duration::from_millis(1), never).await;
+    assert_eq!(silence.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_leader_that_takes_no_connection_has_not_heard_the_write() {
+    let endpoint = tonic::transport::Endpoint::from_static("http://127.0.0.1:1");
+    let mut leader = SchedulerServiceClient::new(endpoint.connect_lazy());
+    let call = leader.resume(v1::ResumeRequest::default());
+    let answer = forwarded(FORWARD_DEADLINE, call).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+}
