@@ -125,3 +125,40 @@ async fn when_the_clock_was_set_nothing_moves_until_enough_was_watched_again() {
     bench.controller.tick().await;
     assert!(warming(&bench.controller));
 }
+
+#[tokio::test]
+async fn a_broken_policy_is_replaced_at_its_own_revision_and_moves_nothing_by_hand() {
+    let mut bench = Bench::leading().await;
+    bench.govern("schema = 1\nmode = \"fast\"\n", 4);
+    bench.controller.fleet.policy_history.extend(1..=6);
+    bench.controller.tick().await;
+    let controller = &mut bench.controller;
+    assert_eq!(controller.active.revision(), 4);
+    let request = |expected_revision| v1::ApplyPolicyRequest {
+        text: "schema = 1\n".to_owned(),
+        expected_revision,
+        dry_run: true,
+        ..Default::default()
+    };
+    let mandate = || Ok(controller.parts.standing.mandate().unwrap());
+    let (first, second) = (mandate(), mandate());
+    let reply = controller.apply_policy(first, request(4), "alice").await;
+    assert_eq!(
+        reply.unwrap().policy_revision,
+        7,
+        "no revision is used twice"
+    );
+    let moved = controller
+        .migrate(
+            second,
+            v1::OperatorMigrateRequest::default(),
+            "alice".to_owned(),
+        )
+        .await;
+    assert!(
+        moved
+            .unwrap_err()
+            .to_string()
+            .contains("the policy in etcd is broken")
+    );
+}

@@ -176,7 +176,7 @@ impl Controller {
         })
     }
 
-    async fn apply_policy(
+    pub(super) async fn apply_policy(
         &mut self,
         mandate: Result<Mandate, WriteError>,
         request: v1::ApplyPolicyRequest,
@@ -184,11 +184,7 @@ impl Controller {
     ) -> Result<v1::ApplyPolicyReply, WriteError> {
         let mandate = mandate?;
         Policy::parse(&request.text).map_err(|error| WriteError::Invalid(error.to_string()))?;
-        let standing = self
-            .fleet
-            .policy
-            .as_ref()
-            .map_or(0, |(record, _)| record.revision);
+        let standing = self.standing_revision();
         if request.expected_revision != standing {
             return Err(WriteError::Conflict(format!(
                 "made from revision {}, but {standing} is active",
@@ -210,12 +206,15 @@ impl Controller {
         })
     }
 
+    /// Revision of the record in etcd, sound or not.
+    fn standing_revision(&self) -> u64 {
+        let standing = self.fleet.policy.as_ref();
+        standing.map_or(0, |(record, _)| record.revision)
+    }
+
     fn next_policy(&self, text: String, reason: String, by: &str) -> v1::PolicyRecord {
-        let standing = self
-            .fleet
-            .policy
-            .as_ref()
-            .map_or(0, |(record, _)| record.revision);
+        let kept = self.fleet.policy_history.last().copied().unwrap_or(0);
+        let standing = kept.max(self.standing_revision());
         v1::PolicyRecord {
             text,
             author: by.to_owned(),
@@ -305,7 +304,7 @@ impl Controller {
         Ok(v1::ResumeReply { was_paused })
     }
 
-    async fn migrate(
+    pub(super) async fn migrate(
         &mut self,
         mandate: Result<Mandate, WriteError>,
         request: v1::OperatorMigrateRequest,
@@ -319,6 +318,11 @@ impl Controller {
         ) {
             return Err(WriteError::Refused(format!(
                 "{pause}; --override-pause moves it anyway"
+            )));
+        }
+        if let Some(fault) = self.active.hidden_by() {
+            return Err(WriteError::Refused(format!(
+                "the rules are not known, the policy in etcd is broken: {fault}; `evenkeel policy apply` mends it"
             )));
         }
         let snapshot = &self.assessment.snapshot;

@@ -11,6 +11,8 @@ pub struct ActivePolicy {
     revision: u64,
     mod_revision: i64,
     fault: Option<String>,
+    /// Whether the values in force were once applied, or are the built-in ones because nothing was.
+    sound: bool,
 }
 
 impl Default for ActivePolicy {
@@ -22,6 +24,7 @@ impl Default for ActivePolicy {
             revision: 0,
             mod_revision: 0,
             fault: None,
+            sound: true,
         }
     }
 }
@@ -37,20 +40,27 @@ impl ActivePolicy {
         if *mod_revision == self.mod_revision {
             return self.clone();
         }
-        match Policy::parse(&record.text) {
+        let parsed = if record.text.is_empty() {
+            Err("there is no policy in its record".to_owned())
+        } else {
+            Policy::parse(&record.text).map_err(|error| error.to_string())
+        };
+        match parsed {
             Ok(policy) => Self {
                 policy,
                 text: record.text.clone(),
                 revision: record.revision,
                 mod_revision: *mod_revision,
                 fault: None,
+                sound: true,
             },
-            Err(error) => Self {
+            Err(fault) => Self {
                 policy: self.policy.clone(),
                 text: self.text.clone(),
-                revision: self.revision,
+                revision: record.revision,
                 mod_revision: *mod_revision,
-                fault: Some(error.to_string()),
+                fault: Some(fault),
+                sound: self.sound && self.mod_revision > 0,
             },
         }
     }
@@ -67,7 +77,8 @@ impl ActivePolicy {
         &self.text
     }
 
-    /// Its revision; 0: nothing was ever applied.
+    /// Revision of the record in etcd, also of a broken one: what replaces it is made from that. 0: nothing
+    /// was ever applied.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
@@ -83,6 +94,12 @@ impl ActivePolicy {
     #[must_use]
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// What is wrong with it, if no sound one is known from before: then nobody knows the fleet's rules.
+    #[must_use]
+    pub fn hidden_by(&self) -> Option<&str> {
+        self.fault().filter(|_| !self.sound)
     }
 }
 
@@ -112,14 +129,28 @@ mod tests {
         let broken = active.follow(Some(&record("schema = 1\nmode = \"fast\"\n", 2)));
         assert_eq!(
             (broken.policy().mode, broken.revision()),
-            (Mode::Automatic, 1)
+            (Mode::Automatic, 2),
+            "the good one's values, the broken one's revision"
         );
         assert!(broken.fault().is_some());
+        assert_eq!(broken.hidden_by(), None, "the good one's rules are known");
         let mended = broken.follow(Some(&record("schema = 1\n", 3)));
         assert_eq!(
             (mended.policy().mode, mended.fault()),
             (Mode::Observe, None)
         );
+    }
+
+    #[test]
+    fn a_policy_that_was_never_seen_sound_leaves_no_rules_to_go_by() {
+        for text in ["schema = 1\nmode = \"fast\"\n", ""] {
+            let broken = ActivePolicy::default().follow(Some(&record(text, 2)));
+            assert!(broken.hidden_by().is_some());
+            let again = broken.follow(Some(&record("schema = 7\n", 3)));
+            assert!(again.hidden_by().is_some());
+            let mended = again.follow(Some(&record("schema = 1\n", 4)));
+            assert_eq!((mended.hidden_by(), mended.revision()), (None, 4));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod decode;
 pub mod feed;
 pub mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_daemon::{Change, Entry};
 use evenkeel_proto::keys::{Key, Keys};
@@ -33,8 +33,11 @@ pub struct Fleet {
     pub remembered: BTreeMap<GuestId, Remembered>,
     /// The pause, if there is one (it may have run out).
     pub pause: Option<v1::Pause>,
-    /// The policy's text and revision, with the revision of its key.
+    /// The policy's text and revision, with the revision of its key. A value that cannot be understood is an
+    /// empty record: something stands there, and it is no policy.
     pub policy: Option<(v1::PolicyRecord, i64)>,
+    /// Policy revisions that are kept.
+    pub policy_history: BTreeSet<u64>,
     /// Replicas that campaign, by key, with the revision at which each did: the oldest leads.
     pub candidates: BTreeMap<String, (i64, v1::LeaderInfo)>,
     /// Keys whose value could not be understood, with the reason. Nothing is guessed from them.
@@ -143,7 +146,10 @@ impl Fleet {
                 Touched::Control
             }
             Key::PolicyActive => {
-                self.policy = Some((decode::message(entry)?, entry.mod_revision));
+                let record: Result<v1::PolicyRecord, String> = decode::message(entry);
+                let standing = record.clone().unwrap_or_default();
+                self.policy = Some((standing, entry.mod_revision));
+                record?;
                 Touched::Control
             }
             Key::Leader => {
@@ -151,7 +157,10 @@ impl Fleet {
                 self.candidates.insert(entry.key.clone(), candidate);
                 Touched::Other
             }
-            Key::PolicyHistory(_) => Touched::Other,
+            Key::PolicyHistory(n) => {
+                self.policy_history.insert(n);
+                Touched::Other
+            }
         })
     }
 
@@ -190,7 +199,11 @@ impl Fleet {
                 self.candidates.remove(key);
                 Touched::Other
             }
-            Some(Key::PolicyHistory(_)) | None => Touched::Other,
+            Some(Key::PolicyHistory(n)) => {
+                self.policy_history.remove(&n);
+                Touched::Other
+            }
+            None => Touched::Other,
         }
     }
 

@@ -215,3 +215,24 @@ fn the_candidate_that_came_first_leads() {
     fleet.apply(&keys, Change::Deleted { key, revision: 20 });
     assert_eq!(fleet.leader().map(|(epoch, _)| epoch), Some(12));
 }
+
+#[test]
+fn a_policy_that_is_no_message_stands_with_its_own_revision() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let sound = v1::PolicyRecord {
+        text: "schema = 1\n".into(),
+        revision: 3,
+        ..Default::default()
+    };
+    put(&mut fleet, entry(keys.policy_active(), &sound, 5));
+    put(&mut fleet, entry(keys.policy_history(3), &sound, 5));
+    let garbage = Entry {
+        value: vec![0xff; 9],
+        ..entry(keys.policy_active(), &sound, 8)
+    };
+    put(&mut fleet, garbage);
+    let standing = (v1::PolicyRecord::default(), 8);
+    assert_eq!(fleet.policy, Some(standing), "to be replaced at revision 8");
+    assert!(fleet.malformed.contains_key(&keys.policy_active()));
+    assert_eq!(fleet.policy_history.last(), Some(&3));
+}
