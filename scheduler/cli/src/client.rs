@@ -120,7 +120,7 @@ impl Client {
         Err(ClientError::Unreachable(silent))
     }
 
-    /// Finds a replica that knows a leader and sends the change through it, once.
+    /// Finds a replica that knows a leader and reaches etcd, and sends the change through it, once.
     ///
     /// # Errors
     /// When none answers, none knows a leader, the leader refuses, or its answer is lost.
@@ -133,6 +133,10 @@ impl Client {
             let status = answer.get_ref();
             if status.leader.is_empty() {
                 let message = format!("{} knows of no leader", status.replica);
+                return Err(Status::unavailable(message));
+            }
+            if !status.etcd_reachable {
+                let message = format!("{} does not reach etcd", status.replica);
                 return Err(Status::unavailable(message));
             }
             Ok(answer)

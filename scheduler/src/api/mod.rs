@@ -360,6 +360,17 @@ impl SchedulerService for Api {
     }
 }
 
+/// A migration as this replica sees it; without etcd it would see it stand still for ever.
+fn watched(c: &Controller, prefix: &str) -> Result<v1::Migration, Status> {
+    if !c.etcd_reachable() {
+        return Err(Status::unavailable(format!(
+            "{} does not reach etcd",
+            c.name()
+        )));
+    }
+    views::migration_by_prefix(c, prefix)
+}
+
 /// Sends a migration whenever it has changed, until it is over or nobody listens.
 async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migration, Status>>) {
     let mut last: Option<v1::Migration> = None;
@@ -368,10 +379,7 @@ async fn watch(handle: Handle, id: String, sink: mpsc::Sender<Result<v1::Migrati
     loop {
         tick.tick().await;
         let prefix = id.clone();
-        let found = match handle
-            .read(move |c| views::migration_by_prefix(c, &prefix))
-            .await
-        {
+        let found = match handle.read(move |c| watched(c, &prefix)).await {
             Ok(found) => found,
             Err(error) => Err(Status::unavailable(error.to_string())),
         };

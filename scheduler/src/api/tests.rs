@@ -55,3 +55,18 @@ async fn a_leader_that_takes_no_connection_has_not_heard_the_write() {
     let answer = forwarded(FORWARD_DEADLINE, call).await;
     assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
 }
+
+#[tokio::test]
+async fn a_replica_that_loses_etcd_ends_its_watches() {
+    let (_, parts) = crate::controller::tests::parts().await;
+    drop(parts.store.get("anything").await); // nobody is there
+    let (_changes, mirrored) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let (handle, _running) = crate::controller::start(parts, mirrored, stop.clone());
+    let (sink, mut updates) = mpsc::channel(WATCH_QUEUE);
+    watch(handle, "7f3a".to_owned(), sink).await;
+    let said = updates.recv().await.unwrap().unwrap_err();
+    assert_eq!(said.code(), Code::Unavailable);
+    assert!(said.message().contains("does not reach etcd"), "{said:?}");
+    stop.cancel();
+}

@@ -504,4 +504,4 @@ async fn made(planning: &mut Option<Planning>) -> Option<Made> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

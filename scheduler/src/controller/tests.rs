@@ -26,22 +26,28 @@ fn certificate() -> TlsPem {
     }
 }
 
+/// A replica over an etcd that is not there, and what makes it lead.
+pub(crate) async fn parts() -> (watch::Sender<Option<Mandate>>, Parts) {
+    install_crypto();
+    let (tls, registry) = (certificate(), Registry::new());
+    let endpoints = ["https://127.0.0.1:1".to_owned()];
+    let (mandate, standing) = Standing::told();
+    let parts = Parts {
+        cluster: "lab".parse().unwrap(),
+        name: "s1".parse().unwrap(),
+        store: Store::connect(&endpoints, &tls, &registry).await.unwrap(),
+        standing,
+        agents: Agents::new(tls),
+        metrics: Metrics::new(&registry).unwrap(),
+        readiness: Readiness::default(),
+    };
+    (mandate, parts)
+}
+
 impl Bench {
     /// A leader that has read an empty fleet.
     async fn leading() -> Self {
-        install_crypto();
-        let (tls, registry) = (certificate(), Registry::new());
-        let endpoints = ["https://127.0.0.1:1".to_owned()];
-        let (mandate, standing) = Standing::told();
-        let parts = Parts {
-            cluster: "lab".parse().unwrap(),
-            name: "s1".parse().unwrap(),
-            store: Store::connect(&endpoints, &tls, &registry).await.unwrap(),
-            standing,
-            agents: Agents::new(tls),
-            metrics: Metrics::new(&registry).unwrap(),
-            readiness: Readiness::default(),
-        };
+        let (mandate, parts) = parts().await;
         let mut controller = Controller::new(parts);
         controller.fleet.complete = true;
         let bench = Self {

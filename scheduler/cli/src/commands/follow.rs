@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use evenkeel_proto::{Code, v1};
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::client::{Client, ClientError, QUICK};
 use crate::view::{Migration, Phase};
 
 /// A change of leader takes up to 10 s; as long again for a slow one.
 const SILENCE: Duration = Duration::from_secs(20);
+/// A stream that tells nothing new for so long may have stopped: another replica is asked, which says at once
+/// what it knows, while there is time left before all of them count as silent.
+const QUIET: Duration = Duration::from_secs(10);
 /// Time between two attempts to see it again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Agents ask both hosts again and again; what they do not answer within a minute needs a person.
@@ -47,12 +50,13 @@ pub(super) async fn follow(
             .await;
         match opened {
             Ok(stream) => {
-                if let Some(ending) = watcher.drain(stream).await {
-                    return Ok(ending);
-                }
+                let said = match watcher.drain(stream).await {
+                    Ok(ending) => return Ok(ending),
+                    Err(said) => said,
+                };
                 client.turn_away();
                 if watcher.seen.elapsed() >= SILENCE {
-                    return Err(ClientError::Mute);
+                    return Err(said.map_or(ClientError::Mute, ClientError::Refused));
                 }
             }
             Err(error) if watcher.seen.elapsed() < SILENCE && is_passing(&error) => {}
@@ -76,26 +80,27 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    /// Reads the stream until the migration is over; `None` when the stream broke before.
-    async fn drain(&mut self, mut stream: Streaming<v1::Migration>) -> Option<Ending> {
+    /// Reads the stream until the migration is over; fails, with what was said, when the stream ended or
+    /// fell silent before.
+    async fn drain(
+        &mut self,
+        mut stream: Streaming<v1::Migration>,
+    ) -> Result<Ending, Option<Status>> {
         loop {
-            let next = match &self.unknown {
-                None => stream.message().await,
-                Some(since) => {
-                    let Ok(next) = timeout_at(*since + UNKNOWN, stream.message()).await else {
-                        return Some(Ending::Unknown);
-                    };
-                    next
-                }
-            };
-            let migration: Migration = match next {
-                Ok(Some(message)) => message.into(),
-                Ok(None) | Err(_) => return None,
+            let quiet = Instant::now() + QUIET;
+            let given_up = self.unknown.map(|since| since + UNKNOWN);
+            let until = given_up.map_or(quiet, |end| end.min(quiet));
+            let migration: Migration = match timeout_at(until, stream.message()).await {
+                Ok(Ok(Some(message))) => message.into(),
+                Ok(Ok(None)) => return Err(None),
+                Ok(Err(status)) => return Err(Some(status)),
+                Err(_) if given_up == Some(until) => return Ok(Ending::Unknown),
+                Err(_) => return Err(None),
             };
             self.seen = Instant::now();
             (self.show)(&migration);
             if migration.is_over() {
-                return Some(Ending::Over(Box::new(migration)));
+                return Ok(Ending::Over(Box::new(migration)));
             }
             self.unknown = match self.unknown {
                 _ if migration.phase != Some(Phase::Unknown) => None,

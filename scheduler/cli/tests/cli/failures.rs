@@ -137,6 +137,19 @@ fn nobody_leading_is_6_for_changes_and_no_hindrance_for_reads() {
 }
 
 #[test]
+fn a_replica_that_does_not_reach_etcd_is_given_no_change() {
+    let world = World::new();
+    world.fake.state().status.etcd_reachable = false;
+    world
+        .run(&["mode", "off"])
+        .fails(6, "s2 does not reach etcd");
+    assert!(world.fake.state().log.is_empty());
+    let other = world.another(&Fake::recorded(), &["127.0.0.1"]);
+    world.configure(&[&format!("https://127.0.0.1:{}", world.port), &other]);
+    world.run(&["mode", "off"]).ok();
+}
+
+#[test]
 fn the_next_replica_answers_when_one_is_gone_or_frozen() {
     let world = World::new();
     // Accepts connections (in the backlog) and never says a word.

@@ -138,6 +138,19 @@ fn a_broken_stream_is_taken_up_again() {
 }
 
 #[test]
+fn a_stream_that_stands_still_is_left_for_another_replica() {
+    let world = World::new();
+    let other = world.another(&world.fake, &["127.0.0.1"]);
+    world.configure(&[&format!("https://127.0.0.1:{}", world.port), &other]);
+    {
+        let mut state = world.fake.state();
+        state.watched = vec![vec![copied(10)], vec![copied(60), done()]];
+        state.hold_open = true;
+    }
+    world.run(&["migrate", "db1"]).ok();
+}
+
+#[test]
 fn a_replica_that_has_not_seen_the_order_yet_is_asked_again() {
     let world = World::new();
     world.fake.refuse(
