@@ -7,13 +7,14 @@ use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Plan, Step, StepReason};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome, Refusal};
+use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome};
 
 use super::{Controller, Made, Planned};
 use crate::core::Choice;
 use crate::core::choose::{Situation, choose};
 use crate::execute::agents::deliver;
 use crate::execute::orders::{Cause, Look, order_for};
+use crate::execute::reconcile::explain;
 use crate::execute::{Delivery, OrderAction, reconcile};
 use crate::lease::{CommitError, Mandate};
 use crate::observe::OrderEntry;
@@ -188,14 +189,16 @@ impl Controller {
             let delivered = self
                 .deliveries
                 .get(&entry.order.id)
-                .copied()
+                .cloned()
                 .unwrap_or_default();
-            match reconcile(&entry, journal, mandate.epoch, delivered, now_ms) {
+            match reconcile(&entry, journal, mandate.epoch, &delivered, now_ms) {
                 OrderAction::Wait => {}
                 OrderAction::Deliver => self.deliver(mandate, &entry),
                 OrderAction::Settle => self.settle(mandate, &entry, now_ms).await,
                 OrderAction::Withdraw(refusal) => {
-                    self.withdraw(mandate, &entry, refusal, now_ms).await;
+                    let detail = explain(&entry, refusal, &delivered);
+                    let outcome = Outcome::Refused(refusal);
+                    self.withdraw(mandate, &entry, outcome, &detail).await;
                 }
             }
             if !*self.parts.store.health().borrow() {
@@ -222,6 +225,7 @@ impl Controller {
             Err(detail) => {
                 memory.last_ms = Some(unix_ms());
                 tracing::warn!(order = %id, detail, "order not delivered");
+                memory.detail = detail;
                 return;
             }
         };
@@ -244,9 +248,11 @@ impl Controller {
             Delivery::Refused(refusal, detail) => {
                 tracing::warn!(order = %id, %refusal, detail, "the agent refused the order");
                 memory.refused = Some(refusal);
+                memory.detail = detail;
             }
             Delivery::Unreachable(detail) => {
                 tracing::warn!(order = %id, detail, "the agent does not answer");
+                memory.detail = detail;
             }
         }
     }
@@ -269,20 +275,16 @@ impl Controller {
         &mut self,
         mandate: &Mandate,
         entry: &OrderEntry,
-        refusal: Refusal,
-        now_ms: i64,
+        outcome: Outcome,
+        detail: &str,
     ) {
         let look = Look {
             fleet: &self.fleet,
             entry,
             policy: self.active.policy(),
-            now_ms,
+            now_ms: unix_ms(),
         };
-        let outcome = Outcome::Refused(refusal);
-        let withdrawn = self
-            .orders
-            .withdraw(mandate, look, outcome, "no agent took it up")
-            .await;
+        let withdrawn = self.orders.withdraw(mandate, look, outcome, detail).await;
         self.note_settled(mandate, entry, withdrawn);
     }
 

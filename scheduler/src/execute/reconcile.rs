@@ -12,8 +12,11 @@ const UNTAKEN: Duration = Duration::from_secs(30);
 /// An accepted order whose journal does not show is delivered again; the agent refuses a duplicate.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
 
+/// Characters of an agent's words that are remembered.
+const MOST_DETAIL: usize = 500;
+
 /// What this leader remembers of its deliveries of one order; nothing depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Delivered {
     /// A call is under way.
     pub under_way: bool,
@@ -21,6 +24,8 @@ pub struct Delivered {
     pub last_ms: Option<i64>,
     /// What the agent refused it for, if it did.
     pub refused: Option<Refusal>,
+    /// What the agent said to its refusal, or why it could not be asked.
+    pub detail: String,
 }
 
 /// The next step for an order.
@@ -45,7 +50,7 @@ pub fn reconcile(
     entry: &OrderEntry,
     journal: Option<&JournalEntry>,
     epoch: Epoch,
-    delivered: Delivered,
+    delivered: &Delivered,
     now_ms: i64,
 ) -> OrderAction {
     if let Some(journal) = journal {
@@ -78,6 +83,27 @@ pub fn reconcile(
         return OrderAction::Wait;
     }
     OrderAction::Deliver
+}
+
+/// Why an order is withdrawn, for people.
+#[must_use]
+pub fn explain(entry: &OrderEntry, refusal: Refusal, delivered: &Delivered) -> String {
+    let source = &entry.order.source;
+    let detail: String = delivered.detail.chars().take(MOST_DETAIL).collect();
+    if delivered.refused == Some(refusal) {
+        return if detail.is_empty() {
+            format!("the agent of {source} refused it")
+        } else {
+            detail
+        };
+    }
+    if refusal == Refusal::StaleEpoch {
+        return "an earlier leader ordered it, and no agent had taken it up".to_owned();
+    }
+    if detail.is_empty() {
+        return format!("the agent of {source} did not take it up in time");
+    }
+    format!("the agent of {source} did not take it up: {detail}")
 }
 
 #[cfg(test)]
@@ -120,7 +146,7 @@ mod tests {
         }
     }
 
-    fn check(entry: &OrderEntry, delivered: Delivered, now_ms: i64, expected: OrderAction) {
+    fn check(entry: &OrderEntry, delivered: &Delivered, now_ms: i64, expected: OrderAction) {
         assert_eq!(reconcile(entry, None, OURS, delivered, now_ms), expected);
     }
 
@@ -128,7 +154,7 @@ mod tests {
     fn a_fresh_order_is_delivered_and_given_time() {
         check(
             &entry(10),
-            Delivered::default(),
+            &Delivered::default(),
             1_000,
             OrderAction::Deliver,
         );
@@ -136,26 +162,26 @@ mod tests {
             last_ms: Some(1_500),
             ..Delivered::default()
         };
-        check(&entry(10), called, 2_000, OrderAction::Wait);
-        check(&entry(10), called, 7_000, OrderAction::Deliver);
+        check(&entry(10), &called, 2_000, OrderAction::Wait);
+        check(&entry(10), &called, 7_000, OrderAction::Deliver);
         let calling = Delivered {
             under_way: true,
             ..Delivered::default()
         };
-        check(&entry(10), calling, 90_000, OrderAction::Wait);
+        check(&entry(10), &calling, 90_000, OrderAction::Wait);
     }
 
     #[test]
     fn an_order_that_nobody_takes_up_is_withdrawn_with_the_reason() {
         let withdrawn = OrderAction::Withdraw(Refusal::SourceUnreachable);
-        check(&entry(10), Delivered::default(), 31_000, withdrawn);
+        check(&entry(10), &Delivered::default(), 31_000, withdrawn);
         let refused = Delivered {
             refused: Some(Refusal::NoMemory),
             ..Delivered::default()
         };
         check(
             &entry(10),
-            refused,
+            &refused,
             2_000,
             OrderAction::Withdraw(Refusal::NoMemory),
         );
@@ -164,19 +190,42 @@ mod tests {
     #[test]
     fn an_order_from_before_the_clock_was_set_back_is_not_waited_for() {
         let withdrawn = OrderAction::Withdraw(Refusal::SourceUnreachable);
-        check(&entry(10), Delivered::default(), -3_600_000, withdrawn);
-        check(&entry(10), Delivered::default(), 900, OrderAction::Deliver);
+        check(&entry(10), &Delivered::default(), -3_600_000, withdrawn);
+        check(&entry(10), &Delivered::default(), 900, OrderAction::Deliver);
         let called = Delivered {
             last_ms: Some(3_600_000),
             ..Delivered::default()
         };
-        check(&entry(10), called, 2_000, OrderAction::Deliver);
+        check(&entry(10), &called, 2_000, OrderAction::Deliver);
+    }
+
+    #[test]
+    fn what_an_agent_said_is_the_reason_of_the_withdrawal() {
+        let said = |refused, detail: &str| Delivered {
+            refused,
+            detail: detail.to_owned(),
+            ..Delivered::default()
+        };
+        let reason = |refusal, delivered| explain(&entry(10), refusal, &delivered);
+        let refused = said(Some(Refusal::NoMemory), "needs 64 MiB, 12 MiB are free");
+        assert_eq!(
+            reason(Refusal::NoMemory, refused),
+            "needs 64 MiB, 12 MiB are free"
+        );
+        assert_eq!(
+            reason(Refusal::StaleEpoch, Delivered::default()),
+            "an earlier leader ordered it, and no agent had taken it up"
+        );
+        assert_eq!(
+            reason(Refusal::SourceUnreachable, said(None, "no answer in 10s")),
+            "the agent of h1 did not take it up: no answer in 10s"
+        );
     }
 
     #[test]
     fn a_predecessors_order_without_a_journal_is_withdrawn_never_repeated() {
         let withdrawn = OrderAction::Withdraw(Refusal::StaleEpoch);
-        check(&entry(9), Delivered::default(), 1_000, withdrawn);
+        check(&entry(9), &Delivered::default(), 1_000, withdrawn);
     }
 
     #[test]
@@ -192,7 +241,7 @@ mod tests {
                     &entry(epoch),
                     Some(&journal(state)),
                     OURS,
-                    Delivered {
+                    &Delivered {
                         refused: Some(Refusal::Duplicate),
                         ..Delivered::default()
                     },
@@ -205,7 +254,7 @@ mod tests {
                 &entry(epoch),
                 Some(&done),
                 OURS,
-                Delivered::default(),
+                &Delivered::default(),
                 1_000_000,
             );
             assert_eq!(action, OrderAction::Settle);
