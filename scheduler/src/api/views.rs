@@ -1,6 +1,7 @@
 //! The loop's picture as messages. Pure, but for the clock that ages are counted by.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Guest, HostState};
@@ -9,7 +10,11 @@ use evenkeel_types::{HostName, MigrationState};
 use tonic::Status;
 
 use crate::controller::Controller;
+use crate::core::{Choice, Postponed};
 use crate::observe::{Fleet, GuestReading, OrderEntry, RunState};
+
+/// Sentences about steps that wait: status is a glance, the plan tells the rest.
+const MOST_WAITS: usize = 3;
 
 /// `evenkeel status`
 #[must_use]
@@ -53,12 +58,48 @@ pub fn status(c: &Controller) -> v1::Status {
         hosts_libvirt_down: count(libvirt_down),
         guests: count(assessment.snapshot.guests.len()),
         migrations_running: count(fleet.open_migrations().len()),
-        holds: assessment.holds.iter().map(ToString::to_string).collect(),
+        holds: held_back(c),
         last_cycle_ms: c.last_cycle_ms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         etcd_reachable: c.etcd_reachable(),
         migrations_unknown: count(c.unknown_migrations()),
     }
+}
+
+/// Why nothing moves, or not all that the standing plan would move.
+fn held_back(c: &Controller) -> Vec<String> {
+    let holds = c.assessment().holds.iter().map(ToString::to_string);
+    let planned = c.planned().map(|planned| &planned.choice);
+    let since = unix_ms().saturating_sub(c.last_cycle_ms());
+    let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+    holds
+        .chain(planned.map_or_else(Vec::new, |choice| waits(choice, since)))
+        .collect()
+}
+
+/// What steps of a plan still wait for, `since` they were chosen from: each sentence once.
+fn waits(choice: &Choice, since: Duration) -> Vec<String> {
+    let mut said: Vec<String> = vec![];
+    for (step, why) in &choice.postponed {
+        let sentence = match why {
+            // Holds are said as they are now, and a later wave waits for what is said of the first.
+            Postponed::Held(_) | Postponed::LaterWave => continue,
+            Postponed::HoldTime { left } => {
+                let left = left.saturating_sub(since);
+                format!("{}: {}", step.from, Postponed::HoldTime { left })
+            }
+            Postponed::Settling { host, left } => {
+                let (host, left) = (host.clone(), left.saturating_sub(since));
+                Postponed::Settling { host, left }.to_string()
+            }
+            Postponed::Limit { .. } => why.to_string(),
+            Postponed::NotNow(_) => format!("{}: {why}", step.guest),
+        };
+        if said.len() < MOST_WAITS && !said.contains(&sentence) {
+            said.push(sentence);
+        }
+    }
+    said
 }
 
 /// `evenkeel hosts`
@@ -271,4 +312,52 @@ fn of_record(record: &v1::GuestRecord, past: &v1::MoveRecord) -> v1::Migration {
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_planner::Step;
+
+    use super::*;
+
+    #[test]
+    fn what_steps_wait_for_is_said_once_each_and_counted_down() {
+        let seconds = Duration::from_secs;
+        let step = |guest: &str| -> Step {
+            let text = format!(
+                r#"{{"wave": 1, "guest": "{guest}", "from": "h1", "to": "h2", "reason": "relieve_cpu",
+                "saves_guest_seconds_per_hour": 1, "costs_guest_seconds": 1, "copy_seconds": 1,
+                "downtime_seconds": 0, "bytes": 1}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let settling = |left| Postponed::Settling {
+            host: "h2".to_owned(),
+            left: seconds(left),
+        };
+        let limit = Postponed::Limit {
+            of: "h1".to_owned(),
+            limit: 2,
+        };
+        let postponed = vec![
+            (step("a"), Postponed::HoldTime { left: seconds(25) }),
+            (step("b"), Postponed::HoldTime { left: seconds(25) }),
+            (step("c"), Postponed::LaterWave),
+            (step("d"), settling(4)),
+            (step("e"), limit),
+            (step("f"), Postponed::NotNow("it is gone".to_owned())),
+        ];
+        let choice = Choice {
+            start: vec![],
+            postponed,
+        };
+        assert_eq!(
+            waits(&choice, seconds(5)),
+            [
+                "h1: hot for too short, 20 s left",
+                "h2 is settling after a move, 0 s left",
+                "h1 runs 2 migrations already",
+            ]
+        );
+    }
 }

@@ -93,7 +93,7 @@ impl Fleet {
             Self::Live(client) => {
                 let status = status(client).await?;
                 let open = migrations(client, true).await?;
-                Ok(Status::new(status, open))
+                Ok(Status::new(status, open).with_hosts(&self.hosts().await?))
             }
         }
     }

@@ -43,8 +43,14 @@ fn alarms(status: &Status) -> Vec<String> {
     }
     if status.etcd_reachable == Some(false) {
         let who = status.replica.as_deref().unwrap_or("the scheduler");
+        // Of a follower's own trouble the fleet takes no notice.
+        let moved = if status.is_the_leaders() {
+            ", and nothing is moved"
+        } else {
+            ""
+        };
         alarms.push(format!(
-            "{who} does not reach etcd: what it says may be old, and nothing is moved"
+            "{who} does not reach etcd: what it says may be old{moved}"
         ));
     }
     alarms
@@ -159,5 +165,6 @@ fn hosts(status: &Status) -> String {
     add(status.hosts_closed.unwrap_or(0), "cordoned or draining");
     add(status.hosts_absent, "absent");
     add(status.hosts_libvirt_down.unwrap_or(0), "with libvirt down");
+    add(status.hosts_stale.unwrap_or(0), "with stale data");
     parts.join(", ")
 }

@@ -162,6 +162,7 @@ pub fn status(snapshot: &Snapshot, policy: &Policy) -> Status {
         hosts_absent: in_state(&[HostState::Absent]),
         hosts_closed: Some(in_state(&[HostState::Cordoned, HostState::Draining])),
         hosts_libvirt_down: None,
+        hosts_stale: None,
         guests: small(snapshot.guests.len()),
         migrations_running: small(snapshot.in_flight.len()),
         migrations_unknown: 0,

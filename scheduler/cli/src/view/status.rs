@@ -4,7 +4,7 @@ use evenkeel_proto::v1;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Migration, some_text, some_time};
+use super::{Host, Migration, some_text, some_time};
 
 /// `evenkeel.status/1`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,6 +41,8 @@ pub struct Status {
     pub hosts_closed: Option<u32>,
     /// Hosts whose libvirt does not answer.
     pub hosts_libvirt_down: Option<u32>,
+    /// Hosts that report and whose reports are too old to be used; null where that is not known.
+    pub hosts_stale: Option<u32>,
     /// Guests.
     pub guests: u32,
     /// Migrations that run now.
@@ -96,6 +98,7 @@ impl Status {
             hosts_absent: status.hosts_absent,
             hosts_closed: None,
             hosts_libvirt_down: Some(status.hosts_libvirt_down),
+            hosts_stale: None,
             guests: status.guests,
             migrations_running: status.migrations_running,
             migrations_unknown: status.migrations_unknown,
@@ -105,6 +108,20 @@ impl Status {
             etcd_reachable: Some(status.etcd_reachable),
             taken_at: None,
         }
+    }
+
+    /// With what only the list of hosts tells.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: &[Host]) -> Self {
+        let stale = |host: &&Host| host.state == "unusable" && host.libvirt_up == Some(true);
+        self.hosts_stale = u32::try_from(hosts.iter().filter(stale).count()).ok();
+        self
+    }
+
+    /// Whether the one who answered leads, so that nothing is moved when it cannot.
+    #[must_use]
+    pub fn is_the_leaders(&self) -> bool {
+        self.replica == self.leader
     }
 
     /// Without what changes although nothing happens.

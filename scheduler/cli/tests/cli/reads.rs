@@ -58,6 +58,29 @@ fn what_holds_the_balancer_back_is_said_and_alarms_come_first() {
 }
 
 #[test]
+fn only_a_leader_without_etcd_moves_nothing() {
+    let world = World::new();
+    world.fake.state().status.etcd_reachable = false;
+    let out = world.run(&["status"]).ok();
+    assert!(out.contains("!! s2 does not reach etcd"), "{out}");
+    assert!(!out.contains("nothing is moved"), "{out}");
+    world.fake.state().status.replica = "s1".into();
+    let out = world.run(&["status"]).ok();
+    assert!(out.contains("and nothing is moved"), "{out}");
+}
+
+#[test]
+fn hosts_with_old_reports_are_counted() {
+    let world = World::new();
+    for host in &mut world.fake.state().hosts[..2] {
+        host.state = "unusable".into();
+        host.libvirt_up = host.name == "kvm1";
+    }
+    let out = world.run(&["status"]).ok();
+    assert!(out.contains("1 with stale data"), "{out}");
+}
+
+#[test]
 fn hosts_are_listed_sorted_and_chosen_by_label() {
     let world = World::new();
     let names = |args: &[&str]| world.run(args).ok().replace('\n', " ");

@@ -107,6 +107,8 @@ fn help(page: &mut String, command: &mut Command, name: &str) {
 fn examples() -> Vec<(&'static str, String)> {
     let running = || fleet::running(RUNNING, 62, NOW_MS).into();
     let status = Status::new(fleet::status(NOW_MS), vec![]);
+    let known: Vec<_> = fleet::hosts().into_iter().map(Into::into).collect();
+    let status = status.with_hosts(&known);
     let hosts = fleet::hosts().into_iter().skip(1).map(Into::into).collect();
     let guests = fleet::guests(NOW_MS)
         .into_iter()
