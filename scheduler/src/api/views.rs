@@ -10,8 +10,9 @@ use evenkeel_types::{HostName, MigrationState};
 use tonic::Status;
 
 use crate::controller::Controller;
+use crate::core::unknown::silent_host;
 use crate::core::{Choice, Postponed};
-use crate::observe::{Fleet, GuestReading, OrderEntry, RunState};
+use crate::observe::{GuestReading, JournalEntry, OrderEntry, RunState};
 
 /// Sentences about steps that wait: status is a glance, the plan tells the rest.
 const MOST_WAITS: usize = 3;
@@ -217,7 +218,7 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
 /// `evenkeel migrations`: open ones and what the guests' records remember, newest last.
 #[must_use]
 pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
-    let mut migrations: Vec<v1::Migration> = all_migrations(c.fleet()).into_values().collect();
+    let mut migrations: Vec<v1::Migration> = all_migrations(c).into_values().collect();
     if open_only {
         migrations.retain(|m| m.ended_at_ms == 0);
     }
@@ -230,7 +231,7 @@ pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
 /// # Errors
 /// `NotFound`, or `InvalidArgument` when several begin so.
 pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration, Status> {
-    let all = all_migrations(c.fleet());
+    let all = all_migrations(c);
     let mut found = all
         .into_iter()
         .filter(|(id, _)| id.starts_with(prefix))
@@ -245,13 +246,14 @@ pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration
 }
 
 /// By order id; a journal tells more than its order, a remembered end more than a journal.
-fn all_migrations(fleet: &Fleet) -> BTreeMap<String, v1::Migration> {
+fn all_migrations(c: &Controller) -> BTreeMap<String, v1::Migration> {
+    let fleet = c.fleet();
     let mut all = BTreeMap::new();
     for entry in fleet.orders.values() {
-        all.insert(entry.order.id.to_string(), migration_of(fleet, entry));
+        all.insert(entry.order.id.to_string(), migration_of(c, entry));
     }
     for journal in fleet.journals.values() {
-        all.insert(journal.order.id.to_string(), of_journal(&journal.message));
+        all.insert(journal.order.id.to_string(), of_journal(c, journal));
     }
     for remembered in fleet.remembered.values() {
         for past in &remembered.message.moves {
@@ -263,9 +265,9 @@ fn all_migrations(fleet: &Fleet) -> BTreeMap<String, v1::Migration> {
 
 /// The migration of a standing order.
 #[must_use]
-pub fn migration_of(fleet: &Fleet, entry: &OrderEntry) -> v1::Migration {
-    match fleet.journal_of(entry) {
-        Some(journal) => of_journal(&journal.message),
+pub fn migration_of(c: &Controller, entry: &OrderEntry) -> v1::Migration {
+    match c.fleet().journal_of(entry) {
+        Some(journal) => of_journal(c, journal),
         None => v1::Migration {
             order: Some(entry.order.message.clone()),
             state: Some(MigrationState::Ordered.into()),
@@ -275,15 +277,23 @@ pub fn migration_of(fleet: &Fleet, entry: &OrderEntry) -> v1::Migration {
     }
 }
 
-fn of_journal(journal: &v1::Journal) -> v1::Migration {
-    v1::Migration {
+fn of_journal(c: &Controller, entry: &JournalEntry) -> v1::Migration {
+    let journal = &entry.message;
+    let mut migration = v1::Migration {
         order: journal.order.clone(),
         state: journal.state.clone(),
         progress: journal.progress,
         started_at_ms: journal.started_at_ms,
         ended_at_ms: journal.ended_at_ms,
         detail: journal.detail.clone(),
+    };
+    let assessment = c.assessment();
+    if let Some(host) = silent_host(entry, &assessment.snapshot, assessment.at_ms) {
+        let state = migration.state.get_or_insert_default();
+        state.set_phase(v1::MigrationPhase::Unknown);
+        migration.detail = format!("{host} is silent and the deadline has passed");
     }
+    migration
 }
 
 fn of_record(record: &v1::GuestRecord, past: &v1::MoveRecord) -> v1::Migration {

@@ -15,7 +15,6 @@ use evenkeel_daemon::metrics::Readiness;
 use evenkeel_daemon::{Change, Store, unix_ms};
 use evenkeel_planner::{Mode, Options, Plan, PlanReport, plan};
 use evenkeel_proto::keys::Keys;
-use evenkeel_proto::v1;
 use evenkeel_types::{HostName, OrderId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,6 +25,7 @@ pub use write::{Reply, Write, WriteError};
 use clock::Clock;
 
 use crate::core::holds::faulty_plan;
+use crate::core::unknown::is_unknown;
 use crate::core::{ActivePolicy, Assessment, Choice, Core, Hold, Pace};
 use crate::execute::orders::Orders;
 use crate::execute::reconcile::Delivered;
@@ -476,18 +476,13 @@ impl Controller {
         *self.parts.store.health().borrow()
     }
 
-    /// Journals whose outcome is not known.
+    /// Migrations whose outcome is not known.
     #[must_use]
     pub fn unknown_migrations(&self) -> usize {
-        let unknown = |m: &v1::Journal| {
-            m.state
-                .as_ref()
-                .is_some_and(|s| s.phase() == v1::MigrationPhase::Unknown)
-        };
-        self.fleet
-            .journals
-            .values()
-            .filter(|j| unknown(&j.message))
+        let (snapshot, now_ms) = (&self.assessment.snapshot, self.assessment.at_ms);
+        let journals = self.fleet.journals.values();
+        journals
+            .filter(|journal| is_unknown(journal, snapshot, now_ms))
             .count()
     }
 }

@@ -2,6 +2,7 @@
 
 use evenkeel_daemon::install_crypto;
 use evenkeel_proto::identity::TlsPem;
+use evenkeel_proto::v1;
 use evenkeel_types::Epoch;
 use prometheus::Registry;
 use rcgen::{CertificateParams, KeyPair};

@@ -396,7 +396,7 @@ impl Controller {
             Ok(found) => found,
             Err(error) => return answer(reply, Err(error)),
         };
-        let migration = crate::api::views::migration_of(&self.fleet, &entry);
+        let migration = crate::api::views::migration_of(self, &entry);
         let done = v1::CancelMigrationReply {
             migration: Some(migration),
         };

@@ -16,6 +16,7 @@ pub mod holds;
 pub mod pace;
 pub mod policy;
 pub mod snapshot;
+pub mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
