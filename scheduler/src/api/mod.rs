@@ -31,6 +31,8 @@ const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 /// Plans that are made for callers at one time: planning is work for a whole core.
 const PLANS: usize = 1;
+/// Characters of a reason.
+const MOST_REASON: usize = 512;
 /// How often a watched migration is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// A migration that was just ordered may not have reached this replica's mirror yet: so many looks.
@@ -155,6 +157,17 @@ fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
     Ok(request)
 }
 
+/// A reason is kept in etcd, for a sentence or two.
+fn bounded(reason: &str) -> Result<(), Status> {
+    let length = reason.chars().count();
+    if length > MOST_REASON {
+        return Err(Status::invalid_argument(format!(
+            "the reason has {length} characters, at most {MOST_REASON} are taken"
+        )));
+    }
+    Ok(())
+}
+
 /// `DeadlineExceeded` says what it always does: the change may or may not have been made.
 fn status_of(error: WriteError) -> Status {
     let text = error.to_string();
@@ -177,6 +190,7 @@ fn status_of(error: WriteError) -> Status {
 macro_rules! write_method {
     ($self:ident, $request:ident, $name:literal, $method:ident, $variant:path) => {{
         let caller = authorise($name, &$request)?;
+        bounded(&$request.get_ref().reason)?;
         match $self.route(&$request).await? {
             Route::Here => {
                 let message = $request.into_inner();

@@ -70,3 +70,11 @@ async fn a_replica_that_loses_etcd_ends_its_watches() {
     assert!(said.message().contains("does not reach etcd"), "{said:?}");
     stop.cancel();
 }
+
+#[test]
+fn a_reason_is_a_sentence_and_no_book() {
+    assert!(bounded(&"ü".repeat(MOST_REASON)).is_ok());
+    let refused = bounded(&"ü".repeat(MOST_REASON + 1)).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("at most 512"), "{refused:?}");
+}

@@ -169,3 +169,40 @@ async fn a_broken_policy_is_replaced_at_its_own_revision_and_moves_nothing_by_ha
             .contains("the policy in etcd is broken")
     );
 }
+
+#[tokio::test]
+async fn a_mode_that_is_in_force_already_is_not_written_again() {
+    let mut bench = Bench::leading().await;
+    bench.govern("schema = 1\nmode = \"automatic\"\n", 4);
+    bench.controller.tick().await;
+    let controller = &mut bench.controller;
+    let request = v1::SetModeRequest {
+        mode: "automatic".to_owned(),
+        ..Default::default()
+    };
+    let mandate = Ok(controller.parts.standing.mandate().unwrap());
+    let reply = controller.set_mode(mandate, request, "alice").await;
+    assert_eq!(
+        reply.unwrap().policy_revision,
+        4,
+        "there is no etcd to write to"
+    );
+}
+
+#[tokio::test]
+async fn a_policy_that_no_key_should_hold_is_refused() {
+    let mut bench = Bench::leading().await;
+    let request = v1::ApplyPolicyRequest {
+        text: format!("schema = 1\n{}", "# x\n".repeat(70_000)),
+        ..Default::default()
+    };
+    let mandate = Ok(bench.controller.parts.standing.mandate().unwrap());
+    let refused = bench
+        .controller
+        .apply_policy(mandate, request, "alice")
+        .await;
+    assert!(
+        matches!(refused, Err(WriteError::Invalid(_))),
+        "{refused:?}"
+    );
+}

@@ -1,5 +1,7 @@
 //! What operators change: mode, pause, policy, manual moves, cancels. Only under a mandate.
 
+use std::collections::BTreeSet;
+
 use etcd_client::Compare;
 use evenkeel_daemon::store::guard;
 use evenkeel_daemon::unix_ms;
@@ -15,6 +17,13 @@ use crate::execute::agents::cancel;
 use crate::execute::orders::{Cause, Look};
 use crate::lease::{CommitError, Mandate, commit};
 use crate::observe::OrderEntry;
+
+/// Policy revisions that are kept: half a year of weekly changes and a bad week.
+const POLICY_HISTORY: usize = 50;
+/// Old revisions removed by one change: etcd bounds a transaction, and an older version kept them all.
+const MOST_REMOVED: usize = 32;
+/// Bytes of a policy: a fleet of thousands of rules has less, and etcd takes 1.5 MiB in one write.
+const MOST_POLICY_BYTES: usize = 256 * 1024;
 
 /// Where the answer to a write goes.
 pub type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
@@ -139,7 +148,7 @@ impl Controller {
         }
     }
 
-    async fn set_mode(
+    pub(super) async fn set_mode(
         &mut self,
         mandate: Result<Mandate, WriteError>,
         request: v1::SetModeRequest,
@@ -158,6 +167,12 @@ impl Controller {
             )));
         }
         let previous = self.active.policy().mode.as_str().to_owned();
+        if mode == self.active.policy().mode {
+            return Ok(v1::SetModeReply {
+                previous,
+                policy_revision: self.active.revision(),
+            });
+        }
         let text = Policy::with_mode(self.active.text(), mode);
         let record = self.next_policy(text, request.reason, by);
         if !request.dry_run {
@@ -183,6 +198,12 @@ impl Controller {
         by: &str,
     ) -> Result<v1::ApplyPolicyReply, WriteError> {
         let mandate = mandate?;
+        if request.text.len() > MOST_POLICY_BYTES {
+            return Err(WriteError::Invalid(format!(
+                "the policy has {} bytes, at most {MOST_POLICY_BYTES} are taken",
+                request.text.len()
+            )));
+        }
         Policy::parse(&request.text).map_err(|error| WriteError::Invalid(error.to_string()))?;
         let standing = self.standing_revision();
         if request.expected_revision != standing {
@@ -235,7 +256,13 @@ impl Controller {
             None => vec![guard::absent(&active)],
         };
         let history = self.keys.policy_history(record.revision);
-        let writes = vec![guard::put(&active, record), guard::put(&history, record)];
+        let mut writes = vec![guard::put(&active, record), guard::put(&history, record)];
+        let surplus = surplus(&self.fleet.policy_history, record.revision);
+        writes.extend(
+            surplus
+                .iter()
+                .map(|n| guard::delete(&self.keys.policy_history(*n))),
+        );
         let revision = self.commit(mandate, "policy", guards, writes).await?;
         // Our picture follows our own writes at once; the mirror brings the same again.
         self.fleet.policy = Some((record.clone(), revision));
@@ -499,6 +526,13 @@ impl Controller {
     }
 }
 
+/// Revisions that fall out of the history when `next` joins it, the oldest first.
+fn surplus(history: &BTreeSet<u64>, next: u64) -> Vec<u64> {
+    let before = history.iter().filter(|n| **n != next);
+    let too_many = (before.clone().count() + 1).saturating_sub(POLICY_HISTORY);
+    before.take(too_many.min(MOST_REMOVED)).copied().collect()
+}
+
 /// Every candidate with the rule that decided, for people.
 fn explain(guest: &str, rejections: &[Rejection]) -> String {
     let reasons: Vec<String> = rejections
@@ -506,4 +540,20 @@ fn explain(guest: &str, rejections: &[Rejection]) -> String {
         .map(|r| format!("{}: {} ({})", r.host, r.reason, r.detail))
         .collect();
     format!("{guest} cannot be moved: {}", reasons.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_policies_fall_out_of_the_history() {
+        let check = |history: BTreeSet<u64>, next, expected: &[u64]| {
+            assert_eq!(surplus(&history, next), expected);
+        };
+        check((1..=49).collect(), 50, &[]);
+        check((1..=50).collect(), 51, &[1]);
+        check((2..=51).collect(), 51, &[]); // written again
+        assert_eq!(surplus(&(1..=200).collect(), 201).len(), MOST_REMOVED);
+    }
 }
