@@ -6,6 +6,7 @@
 
 mod act;
 mod clock;
+mod sweep;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,6 +179,8 @@ pub struct Controller {
     led_epoch: Option<i64>,
     pace: Pace,
     clock: Clock,
+    /// When records were last looked through for guests that are gone.
+    swept_ms: i64,
     last_cycle_ms: i64,
     holds_said: Vec<String>,
 }
@@ -226,6 +229,7 @@ impl Controller {
             led_epoch: None,
             pace: Pace::new(now_ms),
             clock: Clock::new(now_ms, Instant::now()),
+            swept_ms: 0,
             last_cycle_ms: 0,
             holds_said: vec![],
             parts,
@@ -285,6 +289,7 @@ impl Controller {
             && self.fleet.complete
         {
             self.look_after_orders(mandate, now_ms).await;
+            self.sweep(mandate, now_ms).await;
             let cycle = self.active.policy().control.cycle;
             if self.plans() && self.planning.is_none() && self.pace.take(cycle, now_ms) {
                 self.start_planning();

@@ -93,6 +93,13 @@ pub fn never_started(
     }
 }
 
+/// Whether nothing that a record remembers of its guest matters any more.
+#[must_use]
+pub fn is_spent(record: &v1::GuestRecord, now_ms: i64) -> bool {
+    let since = now_ms.saturating_sub(millis(REPEAT_WINDOW));
+    record.cooldown_until_ms <= now_ms && record.moves.iter().all(|m| m.ended_at_ms < since)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

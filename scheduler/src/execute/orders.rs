@@ -154,6 +154,26 @@ impl Orders {
             .await
     }
 
+    /// Removes records of guests, each at the revision given, unless an order has come to stand for one.
+    ///
+    /// # Errors
+    /// When nothing was written, or when that is not known; the next look tries again.
+    pub async fn forget(
+        &self,
+        mandate: &Mandate,
+        records: &[(GuestId, i64)],
+    ) -> Result<(), CommitError> {
+        let guards = records.iter().flat_map(|(guest, mod_revision)| {
+            let record = guard::unchanged(&self.keys.guest(guest), *mod_revision);
+            [record, guard::absent(&self.keys.order(guest))]
+        });
+        let writes = records
+            .iter()
+            .map(|(guest, _)| guard::delete(&self.keys.guest(guest)));
+        commit(&self.store, mandate, guards.collect(), writes.collect()).await?;
+        Ok(())
+    }
+
     /// Guard that the source has not begun: no journal, or the closed one of an earlier order unchanged.
     fn untaken(&self, look: Look<'_>) -> Compare {
         let order = &look.entry.order;
