@@ -8,6 +8,7 @@ pub mod views;
 
 use std::error::Error as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_planner::{Options, plan};
@@ -48,7 +49,7 @@ pub struct Api {
     handle: Handle,
     tls: TlsPem,
     stop: CancellationToken,
-    plans: Semaphore,
+    plans: Arc<Semaphore>,
 }
 
 /// Who carries out a write.
@@ -65,7 +66,7 @@ impl Api {
             handle,
             tls,
             stop,
-            plans: Semaphore::new(PLANS),
+            plans: Arc::new(Semaphore::new(PLANS)),
         }
     }
 
@@ -155,6 +156,24 @@ fn on_behalf<T>(message: T, caller: &Identity) -> Result<Request<T>, Status> {
     request.metadata_mut().insert(ON_BEHALF_OF, identity);
     request.set_timeout(FORWARD_DEADLINE);
     Ok(request)
+}
+
+/// Does work for a whole core when it is its turn. The turn lasts as long as the work, which goes on when its
+/// caller has left.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    let turn = turns.clone().acquire_owned();
+    let Ok(Ok(turn)) = tokio::time::timeout(FORWARD_DEADLINE, turn).await else {
+        return Err(Status::unavailable("other plans are being made; try again"));
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await
+        .map_err(|e| Status::internal(format!("planning failed: {e}")))
 }
 
 /// A reason is kept in etcd, for a sentence or two.
@@ -291,14 +310,8 @@ impl SchedulerService for Api {
             max_moves: usize::try_from(max_moves).ok().filter(|most| *most > 0),
             ..Options::default()
         };
-        let turn = tokio::time::timeout(FORWARD_DEADLINE, self.plans.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(Status::unavailable("other plans are being made; try again"));
-        };
-        let made = tokio::task::spawn_blocking(move || plan(&snapshot, &policy, &options).0);
-        let plan = made
-            .await
-            .map_err(|e| Status::internal(format!("planning failed: {e}")))?;
+        let work = move || plan(&snapshot, &policy, &options).0;
+        let plan = in_turn(&self.plans, work).await?;
         let json = plan.to_json().into_bytes();
         Ok(Response::new(v1::Document {
             schema: plan.schema,

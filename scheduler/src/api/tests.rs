@@ -78,3 +78,24 @@ fn a_reason_is_a_sentence_and_no_book() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("at most 512"), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_plan_keeps_its_turn_when_its_caller_has_left() {
+    let turns = Arc::new(Semaphore::new(1));
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let asked = turns.clone();
+    let caller = tokio::spawn(async move {
+        in_turn(&asked, move || {
+            begun.send(()).unwrap();
+            ended.recv()
+        })
+        .await
+    });
+    has_begun.await.unwrap();
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    assert_eq!(turns.available_permits(), 0, "it is still being made");
+    end.send(()).unwrap();
+    in_turn(&turns, || ()).await.unwrap();
+}
