@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::controller::Controller;
 use crate::core::unknown::silent_host;
 use crate::core::{Choice, Postponed};
-use crate::observe::{GuestReading, JournalEntry, OrderEntry, RunState};
+use crate::observe::{Fleet, GuestReading, JournalEntry, OrderEntry, RunState};
 
 /// Sentences about steps that wait: status is a glance, the plan tells the rest.
 const MOST_WAITS: usize = 3;
@@ -218,7 +218,12 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
 /// `evenkeel migrations`: open ones and what the guests' records remember, newest last.
 #[must_use]
 pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
-    let mut migrations: Vec<v1::Migration> = all_migrations(c).into_values().collect();
+    let found = if open_only {
+        under_way(c.fleet(), |_| true)
+    } else {
+        everywhere(c.fleet(), |_| true)
+    };
+    let mut migrations: Vec<v1::Migration> = found.values().map(|place| place.view(c)).collect();
     if open_only {
         migrations.retain(|m| m.ended_at_ms == 0);
     }
@@ -231,13 +236,10 @@ pub fn migrations(c: &Controller, open_only: bool) -> v1::ListMigrationsReply {
 /// # Errors
 /// `NotFound`, or `InvalidArgument` when several begin so.
 pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration, Status> {
-    let all = all_migrations(c);
-    let mut found = all
-        .into_iter()
-        .filter(|(id, _)| id.starts_with(prefix))
-        .map(|(_, m)| m);
-    match (found.next(), found.next()) {
-        (Some(migration), None) => Ok(migration),
+    let found = everywhere(c.fleet(), |id| id.starts_with(prefix));
+    let mut places = found.values();
+    match (places.next(), places.next()) {
+        (Some(place), None) => Ok(place.view(c)),
         (Some(_), Some(_)) => Err(Status::invalid_argument(format!("{prefix:?} is ambiguous"))),
         (None, _) => Err(Status::not_found(format!(
             "there is no migration {prefix:?}"
@@ -245,22 +247,43 @@ pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration
     }
 }
 
-/// By order id; a journal tells more than its order, a remembered end more than a journal.
-fn all_migrations(c: &Controller) -> BTreeMap<String, v1::Migration> {
-    let fleet = c.fleet();
-    let mut all = BTreeMap::new();
-    for entry in fleet.orders.values() {
-        all.insert(entry.order.id.to_string(), migration_of(c, entry));
-    }
-    for journal in fleet.journals.values() {
-        all.insert(journal.order.id.to_string(), of_journal(c, journal));
-    }
-    for remembered in fleet.remembered.values() {
-        for past in &remembered.message.moves {
-            all.insert(past.order_id.clone(), of_record(&remembered.message, past));
+/// Where a migration stands in the picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Place<'a> {
+    Ordered(&'a OrderEntry),
+    Journalled(&'a JournalEntry),
+    Remembered(&'a v1::GuestRecord, &'a v1::MoveRecord),
+}
+
+impl Place<'_> {
+    fn view(self, c: &Controller) -> v1::Migration {
+        match self {
+            Self::Ordered(entry) => migration_of(c, entry),
+            Self::Journalled(journal) => of_journal(c, journal),
+            Self::Remembered(record, past) => of_record(record, past),
         }
     }
-    all
+}
+
+/// Orders and journals whose id fits, by that; a journal tells more than its order.
+fn under_way(fleet: &Fleet, fits: impl Fn(&str) -> bool) -> BTreeMap<&str, Place<'_>> {
+    let orders = fleet.orders.values();
+    let orders = orders.map(|entry| (entry.order.id.as_str(), Place::Ordered(entry)));
+    let journals = fleet.journals.values();
+    let journals = journals.map(|entry| (entry.order.id.as_str(), Place::Journalled(entry)));
+    orders.chain(journals).filter(|(id, _)| fits(id)).collect()
+}
+
+/// As [`under_way`], and what is remembered, which tells more than a journal. Borrowed: a fleet remembers
+/// hundreds of thousands of moves, and a watcher asks for one twice a second.
+fn everywhere(fleet: &Fleet, fits: impl Fn(&str) -> bool) -> BTreeMap<&str, Place<'_>> {
+    let mut found = under_way(fleet, &fits);
+    for remembered in fleet.remembered.values() {
+        let record = &remembered.message;
+        let fitting = record.moves.iter().filter(|past| fits(&past.order_id));
+        found.extend(fitting.map(|past| (past.order_id.as_str(), Place::Remembered(record, past))));
+    }
+    found
 }
 
 /// The migration of a standing order.
@@ -327,8 +350,70 @@ fn count(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use evenkeel_planner::Step;
+    use evenkeel_proto::order::Order;
+    use evenkeel_types::OrderId;
 
     use super::*;
+    use crate::observe::Remembered;
+
+    fn order(id: u128) -> OrderEntry {
+        let message = v1::Order {
+            id: OrderId::from_random(id).to_string(),
+            guest_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
+            source: "h1".into(),
+            target: "h2".into(),
+            options: Some(v1::MoveOptions {
+                kind: v1::MoveKind::Live.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        OrderEntry {
+            order: Order::try_from(message).unwrap(),
+            mod_revision: 3,
+        }
+    }
+
+    #[test]
+    fn a_migration_is_found_once_where_most_is_told_of_it() {
+        let mut fleet = Fleet::default();
+        let entry = order(1);
+        let (guest, id) = (entry.order.guest.clone(), entry.order.id.to_string());
+        let key = (entry.order.source.clone(), guest.clone());
+        let journal = JournalEntry {
+            order: entry.order.clone(),
+            state: MigrationState::Preparing,
+            message: v1::Journal::default(),
+            mod_revision: 4,
+        };
+        let past = v1::MoveRecord {
+            order_id: id.clone(),
+            ..Default::default()
+        };
+        let record = v1::GuestRecord {
+            moves: vec![past],
+            ..Default::default()
+        };
+        fleet.orders.insert(guest.clone(), entry);
+        let by_prefix = |fleet: &Fleet| -> Vec<String> {
+            let found = everywhere(fleet, |known| known.starts_with(&id[..8]));
+            found.values().map(|place| format!("{place:?}")).collect()
+        };
+        assert!(by_prefix(&fleet)[0].starts_with("Ordered"));
+        fleet.journals.insert(key, journal);
+        assert!(by_prefix(&fleet)[0].starts_with("Journalled"));
+        let remembered = Remembered {
+            cooldown_until_ms: 0,
+            moves: vec![],
+            message: record,
+            mod_revision: 5,
+        };
+        fleet.remembered.insert(guest, remembered);
+        assert!(by_prefix(&fleet)[0].starts_with("Remembered"));
+        assert_eq!(by_prefix(&fleet).len(), 1);
+        assert_eq!(everywhere(&fleet, |id| id.starts_with("no")).len(), 0);
+        assert_eq!(under_way(&fleet, |_| true).len(), 1);
+    }
 
     #[test]
     fn what_steps_wait_for_is_said_once_each_and_counted_down() {
