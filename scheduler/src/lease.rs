@@ -105,6 +105,7 @@ pub struct Election {
     ttl: Duration,
     mandate: watch::Sender<Option<Mandate>>,
     deposed: mpsc::Receiver<Epoch>,
+    sees: watch::Receiver<bool>,
 }
 
 /// What the rest of the scheduler holds of the election.
@@ -112,6 +113,7 @@ pub struct Election {
 pub struct Standing {
     mandate: watch::Receiver<Option<Mandate>>,
     deposed: mpsc::Sender<Epoch>,
+    sees: watch::Sender<bool>,
 }
 
 impl Standing {
@@ -126,6 +128,15 @@ impl Standing {
         // A full queue means that it is known already.
         let _known = self.deposed.try_send(epoch);
     }
+
+    /// Says whether the fleet has been read: who cannot see it must not be the one to lead it.
+    pub fn report_sight(&self, sees: bool) {
+        self.sees.send_if_modified(|said| {
+            let changed = *said != sees;
+            *said = sees;
+            changed
+        });
+    }
 }
 
 #[cfg(test)]
@@ -133,8 +144,12 @@ impl Standing {
     /// What the sender says, without an election behind it.
     pub(crate) fn told() -> (watch::Sender<Option<Mandate>>, Self) {
         let (say, mandate) = watch::channel(None);
-        let (deposed, _) = mpsc::channel(1);
-        (say, Self { mandate, deposed })
+        let standing = Self {
+            mandate,
+            deposed: mpsc::channel(1).0,
+            sees: watch::channel(false).0,
+        };
+        (say, standing)
     }
 }
 
@@ -144,6 +159,7 @@ impl Election {
     pub fn new(store: Store, keys: &Keys, info: v1::LeaderInfo, ttl: Duration) -> (Self, Standing) {
         let (mandate, standing) = watch::channel(None);
         let (report, deposed) = mpsc::channel(1);
+        let (sight, sees) = watch::channel(false);
         let election = Self {
             store,
             name: keys.election(),
@@ -151,14 +167,14 @@ impl Election {
             ttl,
             mandate,
             deposed,
+            sees,
         };
-        (
-            election,
-            Standing {
-                mandate: standing,
-                deposed: report,
-            },
-        )
+        let standing = Standing {
+            mandate: standing,
+            deposed: report,
+            sees: sight,
+        };
+        (election, standing)
     }
 
     /// Runs until `stop`; then resigns, so that a standby takes over at once.
@@ -194,7 +210,7 @@ impl Election {
         drop(keeping.await); // revokes the lease, which removes our key
     }
 
-    /// Waits for a lease, campaigns with it, and leads until it is lost.
+    /// Waits for a lease and for the fleet to be read, campaigns, and leads until the lease is lost.
     async fn lead_once(
         &mut self,
         lease: &mut watch::Receiver<Option<Held>>,
@@ -204,6 +220,9 @@ impl Election {
             .await
             .map_or(None, |held| *held);
         let Some(held) = held else { return Ok(()) };
+        if !saw_first(&mut self.sees, lost(lease, held.id)).await {
+            return Ok(());
+        }
         let (key, epoch) = tokio::select! {
             won = self.campaign(held.id) => won?,
             () = lost(lease, held.id) => return Ok(()),
@@ -268,4 +287,29 @@ async fn lost(lease: &mut watch::Receiver<Option<Held>>, id: i64) {
             .wait_for(|held| held.is_none_or(|held| held.id != id))
             .await,
     );
+}
+
+/// Resolves to true once the fleet has been read, to false if that cannot be or `lost` comes first.
+async fn saw_first(sees: &mut watch::Receiver<bool>, lost: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        seen = sees.wait_for(|sees| *sees) => seen.is_ok(),
+        () = lost => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replica_campaigns_only_once_it_has_read_the_fleet() {
+        let (sight, mut sees) = watch::channel(false);
+        assert!(!saw_first(&mut sees, std::future::ready(())).await);
+        let blind = saw_first(&mut sees, std::future::pending());
+        let waited = tokio::time::timeout(Duration::from_millis(20), blind).await;
+        assert!(waited.is_err(), "it waits");
+        sight.send_replace(true);
+        assert!(saw_first(&mut sees, std::future::pending()).await);
+        drop(sight);
+    }
 }

@@ -193,7 +193,7 @@ impl std::fmt::Debug for Controller {
     }
 }
 
-/// Starts the loop; it runs until `stop`.
+/// Starts the loop; it runs until `stop`, or until nothing feeds it `changes` any more.
 #[must_use]
 pub fn start(
     parts: Parts,
@@ -246,7 +246,11 @@ impl Controller {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(change) = changes.recv() => self.take(change),
+                change = changes.recv() => match change {
+                    Some(change) => self.take(change),
+                    // A loop whose picture stands still must not go on to lead by it.
+                    None => return,
+                },
                 Some(ask) = asked.recv() => match ask {
                     Ask::Read(read) => read(&self),
                     Ask::Write(write) => self.write(write).await,
@@ -274,6 +278,7 @@ impl Controller {
             }
         }
         self.parts.readiness.set(self.fleet.complete);
+        self.parts.standing.report_sight(self.fleet.complete);
     }
 
     async fn tick(&mut self) {

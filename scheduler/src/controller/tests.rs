@@ -206,3 +206,16 @@ async fn a_policy_that_no_key_should_hold_is_refused() {
         "{refused:?}"
     );
 }
+
+#[tokio::test]
+async fn the_loop_ends_with_the_feed_of_its_picture() {
+    let (_, parts) = parts().await;
+    let (changes, mirrored) = mpsc::channel(1);
+    let (_handle, running) = start(parts, mirrored, CancellationToken::new());
+    drop(changes);
+    let ended = tokio::time::timeout(Duration::from_secs(30), running).await;
+    assert!(
+        ended.is_ok(),
+        "main ends the process when the loop has ended"
+    );
+}
