@@ -132,6 +132,7 @@ impl Controller {
         };
         let order = order_for(step, &guest, memory, self.active.policy(), cause, unix_ms());
         let (order, mod_revision) = self.orders.create(mandate, order, &guest).await?;
+        self.fleet.note_written(mod_revision);
         // In our picture at once: what is judged next must count it.
         if let Ok(order) = Order::try_from(order.clone()) {
             self.fleet.orders.insert(

@@ -270,17 +270,19 @@ impl Controller {
     }
 
     async fn commit(
-        &self,
+        &mut self,
         mandate: &Mandate,
         what: &str,
         guards: Vec<Compare>,
         writes: Vec<etcd_client::TxnOp>,
     ) -> Result<i64, WriteError> {
         let committed = commit(&self.parts.store, mandate, guards, writes).await;
-        committed.map_err(|error| {
+        let revision = committed.map_err(|error| {
             self.note_failed_write(what, mandate, &error);
-            error.into()
-        })
+            WriteError::from(error)
+        })?;
+        self.fleet.note_written(revision);
+        Ok(revision)
     }
 
     async fn set_pause(

@@ -44,8 +44,10 @@ pub struct Fleet {
     pub malformed: BTreeMap<String, String>,
     /// Revision that this picture is true at.
     pub revision: i64,
-    /// Whether every mirrored prefix has been read at least once.
+    /// Whether the cluster's prefix has been read, and not as it was before our own newest write.
     pub complete: bool,
+    /// Revision of our own newest write that was put into the picture ahead of the mirror.
+    pub written: i64,
 }
 
 /// What a change was about, for who must react at once.
@@ -71,7 +73,8 @@ impl Fleet {
                 let policy = self.policy.take();
                 *self = Self {
                     revision: listing.revision,
-                    complete: true,
+                    complete: listing.revision >= self.written,
+                    written: self.written,
                     ..Self::default()
                 };
                 let touched = listing.entries.iter().map(|e| self.put(keys, e)).collect();
@@ -84,14 +87,26 @@ impl Fleet {
                 touched
             }
             Change::Put(entry) => {
-                self.revision = self.revision.max(entry.mod_revision);
+                self.reach(entry.mod_revision);
                 vec![self.put(keys, &entry)]
             }
             Change::Deleted { key, revision } => {
-                self.revision = self.revision.max(revision);
+                self.reach(revision);
                 vec![self.delete(keys, &key)]
             }
         }
+    }
+
+    /// We have written something at `revision` and put it into the picture. A listing from before would take it
+    /// out again for a moment, in which a pause or an order would not be seen.
+    pub fn note_written(&mut self, revision: i64) {
+        self.written = self.written.max(revision);
+    }
+
+    /// Changes come in order: with one at or after our own newest write, that is in the picture again.
+    fn reach(&mut self, revision: i64) {
+        self.revision = self.revision.max(revision);
+        self.complete |= self.written > 0 && self.revision >= self.written;
     }
 
     fn put(&mut self, keys: &Keys, entry: &Entry) -> Touched {

@@ -236,3 +236,26 @@ fn a_policy_that_is_no_message_stands_with_its_own_revision() {
     assert!(fleet.malformed.contains_key(&keys.policy_active()));
     assert_eq!(fleet.policy_history.last(), Some(&3));
 }
+
+#[test]
+fn a_listing_from_before_our_own_write_is_not_the_whole_picture() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let listing = |revision| {
+        let entries = vec![];
+        Change::Reset(Listing { entries, revision })
+    };
+    fleet.apply(&keys, listing(10));
+    assert!(fleet.complete);
+    fleet.pause = Some(v1::Pause::default());
+    fleet.note_written(15);
+    assert!(fleet.complete, "it is in the picture");
+    fleet.apply(&keys, listing(12));
+    assert!(!fleet.complete, "the pause is not in this listing");
+    let host: HostName = "h1".parse().unwrap();
+    put(&mut fleet, entry(keys.report(&host), &report(0.5), 13));
+    assert!(!fleet.complete);
+    put(&mut fleet, entry(keys.pause(), &v1::Pause::default(), 15));
+    assert!(fleet.complete && fleet.pause.is_some());
+    fleet.apply(&keys, listing(20));
+    assert!(fleet.complete);
+}
