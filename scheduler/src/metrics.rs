@@ -296,14 +296,9 @@ impl Metrics {
 
     /// Removes the series of hosts that are gone; those that stay are never missing from a scrape.
     fn forget_hosts(&self, before: &Assessment, now: &Assessment) {
-        let gone = before
-            .snapshot
-            .hosts
-            .iter()
-            .filter(|h| now.snapshot.host(&h.name).is_none());
-        for host in gone.map(|host| host.name.as_str()) {
+        for host in names(before).difference(&names(now)) {
             // A label that is not there is what we want.
-            drop(self.fleet.host_loss.remove_label_values(&[host]));
+            drop(self.fleet.host_loss.remove_label_values(&[*host]));
             for resource in ["cpu", "memory"] {
                 drop(
                     self.fleet
@@ -479,6 +474,11 @@ impl Metrics {
     }
 }
 
+fn names(assessment: &Assessment) -> BTreeSet<&str> {
+    let hosts = assessment.snapshot.hosts.iter();
+    hosts.map(|host| host.name.as_str()).collect()
+}
+
 fn result_of(phase: v1::MigrationPhase) -> &'static str {
     use v1::MigrationPhase as Phase;
     match phase {
@@ -504,4 +504,41 @@ fn big(bytes: u64) -> f64 {
     let (high, low) = (bytes >> 32, bytes & 0xffff_ffff);
     let part = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
     part(high) * 4_294_967_296.0 + part(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet_of(names: &[&str]) -> Assessment {
+        let mut core = crate::core::Core::new(&evenkeel_planner::Policy::default());
+        let (fleet, active) = (Default::default(), Default::default());
+        let mut assessment = core.assess(&fleet, &active, 0);
+        let host = |name: &&str| evenkeel_planner::Host {
+            name: (*name).to_owned(),
+            ..Default::default()
+        };
+        assessment.snapshot.hosts = names.iter().map(host).collect();
+        assessment
+    }
+
+    #[test]
+    fn a_host_that_is_gone_leaves_no_series_behind() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let (before, now) = (fleet_of(&["h1", "h2"]), fleet_of(&["h2", "h3"]));
+        metrics.assessment(&fleet_of(&[]), &before);
+        metrics.assessment(&before, &now);
+        let gathered = registry.gather();
+        let states = gathered
+            .iter()
+            .find(|family| family.name() == "evenkeel_host_state")
+            .unwrap();
+        let labels = states.get_metric().iter().flat_map(|m| m.get_label());
+        let hosts: BTreeSet<&str> = labels
+            .filter(|label| label.name() == "host")
+            .map(|label| label.value())
+            .collect();
+        assert_eq!(hosts, BTreeSet::from(["h2", "h3"]));
+    }
 }
