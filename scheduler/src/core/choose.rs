@@ -103,7 +103,7 @@ pub fn choose(situation: Situation<'_>, plan: &Plan) -> Choice {
         plan.steps.iter().partition(|step| step.wave == first_wave);
     let mut choice = Choice::default();
     match last_look(situation) {
-        Ok(look) => start_what_may(situation, look, &first, &mut choice),
+        Ok(look) => start_what_may(Turn { situation, plan }, look, &first, &mut choice),
         Err(why) => choice.postpone(&first, &why),
     }
     choice.postpone(&later, &Postponed::LaterWave);
@@ -126,15 +126,26 @@ fn last_look(situation: Situation<'_>) -> Result<LastLook<'_>, Postponed> {
     }
 }
 
-fn start_what_may(
-    situation: Situation<'_>,
+/// A plan and the situation in which its steps are chosen.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    situation: Situation<'a>,
+    plan: &'a Plan,
+}
+
+fn start_what_may<'a>(
+    turn: Turn<'a>,
     mut look: LastLook<'_>,
-    steps: &[&Step],
+    steps: &[&'a Step],
     choice: &mut Choice,
 ) {
-    let mut running = Running::of(situation.fleet);
-    for batch in look.batches(steps) {
-        match admit(situation, &mut look, &running, &batch) {
+    let mut running = Running::of(turn.situation.fleet);
+    let mut batches = look.batches(steps);
+    // Room for a step of the same wave is made only if that one starts, which is known once it was judged.
+    batches.sort_by_key(|batch| batch.iter().any(|step| turn.partners(step).count() > 0));
+    for batch in batches {
+        let due = turn.all_due(&batch, choice);
+        match due.and_then(|()| admit(turn.situation, &mut look, &running, &batch)) {
             Ok(with_these) => {
                 running = with_these;
                 choice.start.extend(batch.into_iter().cloned());
@@ -151,18 +162,9 @@ fn admit(
     running: &Running,
     batch: &[&Step],
 ) -> Result<Running, Postponed> {
-    let Situation {
-        fleet,
-        assessment,
-        policy,
-    } = situation;
     let mut running = running.clone();
     for step in batch {
-        if needs_patience(step.reason) {
-            lasting_enough(assessment, policy, step)?;
-            settled(fleet, policy, step, assessment.at_ms)?;
-        }
-        running.admits(policy, &step.from, &step.to)?;
+        running.admits(situation.policy, &step.from, &step.to)?;
         running.add(&step.from, &step.to);
     }
     look.admit(batch)
@@ -170,7 +172,78 @@ fn admit(
     Ok(running)
 }
 
-/// Whether a step answers to measured load, which must last; rules and drains need no patience.
+impl<'a> Turn<'a> {
+    /// Whether each of these steps is due now, by itself or for a partner that starts.
+    fn all_due(self, batch: &[&'a Step], choice: &Choice) -> Result<(), Postponed> {
+        batch.iter().try_for_each(|step| {
+            let partners: Vec<&Step> = self.partners(step).collect();
+            let due = self.due(step, &mut partners.clone());
+            let starts = |partner: &&Step| choice.start.contains(partner);
+            if due.is_ok() || partners.iter().any(starts) {
+                return Ok(());
+            }
+            let waits = |(other, _): &&(Step, Postponed)| partners.contains(&other);
+            let partners = choice.postponed.iter().find(waits);
+            partners.map_or(due, |(_, why)| Err(why.clone()))
+        })
+    }
+
+    /// Whether a step has waited for what it has to. Room has no urgency of its own: it is due when one of
+    /// those that need it is, those `seen` left out, and when none is in the plan: one that is cut short
+    /// keeps room only for what is forced.
+    fn due(self, step: &'a Step, seen: &mut Vec<&'a Step>) -> Result<(), Postponed> {
+        let Situation {
+            fleet,
+            assessment,
+            policy,
+        } = self.situation;
+        if needs_patience(step.reason) {
+            lasting_enough(assessment, policy, step, origin(self.plan, step))?;
+            return settled(fleet, policy, step, assessment.at_ms);
+        }
+        if step.reason != StepReason::MakeRoom || self.served(step).next().is_none() {
+            return Ok(());
+        }
+        seen.push(step);
+        let mut why = None;
+        for other in self.served(step) {
+            if !seen.contains(&other) {
+                match self.due(other, seen) {
+                    Ok(()) => return Ok(()),
+                    Err(not_due) => why = why.or(Some(not_due)),
+                }
+            }
+        }
+        Err(why.unwrap_or_else(|| Postponed::NotNow("nothing needs the room".to_owned())))
+    }
+
+    /// Steps that need the room which this one makes, of its own wave or a later one.
+    fn served(self, step: &Step) -> impl Iterator<Item = &'a Step> {
+        let steps = &self.plan.steps;
+        let number = steps.iter().position(|s| s == step).map_or(0, |at| at + 1);
+        let (wave, from) = (step.wave, step.from.clone());
+        steps
+            .iter()
+            .filter(move |s| s.wave >= wave && (s.after.contains(&number) || s.to == from))
+    }
+
+    /// Those of them that are to run beside it.
+    fn partners(self, step: &Step) -> impl Iterator<Item = &'a Step> {
+        let makes_room = step.reason == StepReason::MakeRoom;
+        let wave = step.wave;
+        self.served(step)
+            .filter(move |other| makes_room && other.wave == wave)
+    }
+}
+
+/// Where a step's guest is now: the second leg of a detour begins elsewhere.
+pub(super) fn origin<'a>(plan: &'a Plan, step: &'a Step) -> &'a str {
+    let first = plan.steps.iter().find(|s| s.guest == step.guest);
+    first.map_or(&step.from, |first| &first.from)
+}
+
+/// Whether a step answers to measured load, which must last; rules and drains need no patience, and room is
+/// made when it is needed.
 pub(super) fn needs_patience(reason: StepReason) -> bool {
     match reason {
         StepReason::RelieveCpu
@@ -184,14 +257,19 @@ pub(super) fn needs_patience(reason: StepReason) -> bool {
 }
 
 /// A host's relief needs a hot spot that has lasted; evening out (`spread`) needs none.
-fn lasting_enough(assessment: &Assessment, policy: &Policy, step: &Step) -> Result<(), Postponed> {
+fn lasting_enough(
+    assessment: &Assessment,
+    policy: &Policy,
+    step: &Step,
+    from: &str,
+) -> Result<(), Postponed> {
     if matches!(step.reason, StepReason::Spread | StepReason::Consolidate) {
         return Ok(());
     }
     let hold = policy.control.hold;
     let lasted = assessment
         .hot_since
-        .get(&step.from)
+        .get(from)
         .map_or(Duration::ZERO, |since| {
             Duration::from_millis(u64::try_from(assessment.at_ms - since).unwrap_or(0))
         });

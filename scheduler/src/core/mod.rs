@@ -192,7 +192,7 @@ impl Core {
             .iter()
             .filter(|step| choose::needs_patience(step.reason));
         self.wanted = relieving
-            .filter_map(|step| step.from.parse().ok())
+            .filter_map(|step| choose::origin(plan, step).parse().ok())
             .collect();
     }
 

@@ -1,6 +1,6 @@
 //! What the core decides over time, driven by hand.
 
-use evenkeel_planner::{Mode, Options, Plan, Step, plan};
+use evenkeel_planner::{Mode, Options, Plan, Step, StepReason, plan};
 use evenkeel_proto::v1;
 use evenkeel_types::{FailureReason, MigrationState, Outcome, Whereabouts};
 
@@ -527,4 +527,86 @@ fn a_group_that_the_limits_cut_in_two_is_finished_at_once_while_its_hosts_settle
         choice.postponed
     );
     assert_eq!(choice.start[0].to, begun[0].to);
+}
+
+/// A plan of its own: g20 leaves h2 in wave 1 to make room for a busy guest of h1, which is hot as of now.
+fn with_room_made(bench: &mut Bench, wave: u32) -> Plan {
+    let idle = reading(20, 0.01, 0.0);
+    bench.fleet.reports.insert(host("h2"), report(vec![idle]));
+    bench.pass(40);
+    let (mut plan, _) = bench.choose();
+    bench.core.hot_since.insert(host("h1"), bench.now_ms);
+    let mut relief = plan.steps[0].clone();
+    relief.to = "h2".into();
+    relief.wave = wave;
+    let room = Step {
+        wave: 1,
+        guest: "g20".into(),
+        uuid: Some(id(20).to_string()),
+        from: "h2".into(),
+        to: "h3".into(),
+        reason: StepReason::MakeRoom,
+        ..relief.clone()
+    };
+    plan.steps = vec![room, relief];
+    plan
+}
+
+fn started(choice: &Choice) -> Vec<&str> {
+    choice.start.iter().map(|s| s.guest.as_str()).collect()
+}
+
+#[test]
+fn room_is_made_no_sooner_than_what_needs_it_may_start() {
+    let mut bench = Bench::hot();
+    let mut plan = with_room_made(&mut bench, 2);
+    let choice = bench.choose_from(&plan);
+    assert!(choice.start.is_empty());
+    assert_eq!(choice.postponed[0].1.as_str(), "hold_time");
+    bench.pass(40);
+    assert_eq!(started(&bench.choose_from(&plan)), ["g20"]);
+    bench.remember(8, MigrationState::Ended(Outcome::Done), bench.now_ms);
+    let choice = bench.choose_from(&plan);
+    assert_eq!(choice.postponed[0].1.as_str(), "settling");
+    plan.steps[1].reason = StepReason::Drain;
+    assert_eq!(started(&bench.choose_from(&plan)), ["g20"], "it is urgent");
+}
+
+#[test]
+fn room_for_what_a_short_plan_leaves_out_is_made_at_once() {
+    let mut bench = Bench::hot();
+    let mut plan = with_room_made(&mut bench, 2);
+    plan.steps.truncate(1);
+    assert_eq!(started(&bench.choose_from(&plan)), ["g20"]);
+}
+
+#[test]
+fn room_beside_a_step_is_made_only_if_that_one_starts() {
+    let mut bench = Bench::hot();
+    let mut plan = with_room_made(&mut bench, 1);
+    assert!(bench.choose_from(&plan).start.is_empty());
+    bench.pass(40);
+    let choice = bench.choose_from(&plan);
+    assert_eq!(started(&choice).len(), 2, "{:?}", choice.postponed);
+    plan.steps[1].guest = "gone".into();
+    plan.steps[1].uuid = None;
+    let choice = bench.choose_from(&plan);
+    assert!(choice.start.is_empty(), "{:?}", choice.start);
+    assert!(
+        choice
+            .postponed
+            .iter()
+            .all(|(_, why)| why.as_str() == "not_now")
+    );
+}
+
+#[test]
+fn two_that_make_room_for_nobody_else_do_not_start_each_other() {
+    let mut bench = Bench::hot();
+    let mut plan = with_room_made(&mut bench, 1);
+    bench.pass(40);
+    plan.steps[1].reason = StepReason::MakeRoom;
+    plan.steps[1].to = "h2".into();
+    plan.steps[0].to = "h1".into();
+    assert!(bench.choose_from(&plan).start.is_empty());
 }
