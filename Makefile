@@ -29,7 +29,7 @@ test: setup ## every test, those in the lab included (root, Debian 12)
 	$(CARGO) build --workspace --lib --bins --tests $(LAB)
 	$(CARGO) build --release -p evenkeel-agent
 	@sync # so that nothing of the build is still on its way to the disk that etcd writes to
-	$(RUN) PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace --no-fail-fast $(LAB)
+	$(RUN) PROPTEST_RNG_SEED=$(SEED) TESTS_NEED_ETCD=1 $(CARGO) test --workspace --no-fail-fast $(LAB)
 
 test-fast: setup-build ## every test that needs neither root nor the lab
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace

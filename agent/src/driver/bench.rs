@@ -311,6 +311,15 @@ impl Bench {
         self.world.script("h1", script);
     }
 
+    /// From now on copies take so long that something can be done in their middle.
+    pub(crate) fn script_slow_copies(&self) {
+        let script = Script {
+            iterations: 150,
+            ..Script::default()
+        };
+        self.world.script("h1", script);
+    }
+
     /// From now on calls fail at once while their copies go on for ever.
     pub(crate) fn script_broken_calls(&self) {
         let script = Script {

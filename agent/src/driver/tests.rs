@@ -16,6 +16,9 @@ use crate::hypervisor::fake::{Ending, FakeWorld, Hold};
 use crate::hypervisor::{CallGate, Hypervisor, JobProgress, LiveMigration};
 use crate::journal::{Stored, opened};
 
+/// A deadline that passes soon, but not before the migration has begun.
+const SHORT_MS: i64 = 1_000;
+
 fn ended(state: MigrationState) -> bool {
     state.outcome().is_some()
 }
@@ -115,7 +118,7 @@ async fn nothing_is_copied_before_running_stands_in_etcd() {
 async fn a_copy_that_waits_for_etcd_can_be_aborted_and_then_never_starts() {
     let bench = Bench::new();
     bench.peers.etcd_goes_after_prepare.store(true, SeqCst);
-    let late = order_with(1, |o| o.deadline_ms = unix_ms() + 100);
+    let late = order_with(1, |o| o.deadline_ms = unix_ms() + SHORT_MS);
     let mut updates = bench.order(&late).await.unwrap();
     let state = until(&mut updates, ended).await;
     assert_eq!(
@@ -131,6 +134,7 @@ async fn a_copy_that_waits_for_etcd_can_be_aborted_and_then_never_starts() {
 #[tokio::test]
 async fn an_end_without_etcd_is_journalled_when_etcd_is_back() {
     let bench = Bench::new();
+    bench.script_slow_copies();
     let mut updates = bench.order(&order(1)).await.unwrap();
     until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
     within(async {
@@ -181,7 +185,7 @@ async fn an_endless_copy_is_cancelled_in_the_leaders_name_only() {
 async fn no_copy_goes_on_past_its_deadline() {
     let bench = Bench::new();
     bench.script(Ending::NeverConverges);
-    let short = order_with(1, |o| o.deadline_ms = unix_ms() + 80);
+    let short = order_with(1, |o| o.deadline_ms = unix_ms() + SHORT_MS);
     let mut updates = bench.order(&short).await.unwrap();
     let state = until(&mut updates, ended).await;
     assert_eq!(
@@ -265,6 +269,7 @@ async fn half_states_are_unknown_until_the_hosts_tidy_up() {
 #[tokio::test]
 async fn a_target_that_does_not_answer_leaves_the_end_open() {
     let bench = Bench::new();
+    bench.script_slow_copies();
     let mut updates = bench.order(&order(1)).await.unwrap();
     until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
     bench.peers.away.store(true, SeqCst);
@@ -412,6 +417,7 @@ async fn a_guest_has_one_migration_and_a_host_no_more_than_may_leave() {
 #[tokio::test]
 async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
     let bench = Bench::new();
+    bench.script_slow_copies();
     let mut journal = opened(&order(1), unix_ms());
     journal.state = Some(MigrationState::Running(CopyFacts::default()).into());
     bench.records.put_order(&order(1));
@@ -434,6 +440,8 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
     let bench = bench.restarted();
     look(&bench).await.unwrap();
     look(&bench).await.unwrap();
+    let standing = bench.world.host("h1").outgoing_job(&guest());
+    assert!(standing.unwrap().is_some(), "there is nothing to follow");
     within(async {
         while !bench.state().is_some_and(ended) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -481,7 +489,7 @@ async fn a_restarted_agent_goes_on_aborting_what_was_to_be_aborted() {
 async fn a_copy_that_outlives_its_call_keeps_its_deadline() {
     let bench = Bench::new();
     bench.script_broken_calls();
-    let short = order_with(1, |o| o.deadline_ms = unix_ms() + 150);
+    let short = order_with(1, |o| o.deadline_ms = unix_ms() + SHORT_MS);
     let mut updates = bench.order(&short).await.unwrap();
     let state = until(&mut updates, ended).await;
     assert_eq!(
@@ -519,7 +527,7 @@ async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
         while bench.world.migrations_started("h1") == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let order = order_with(1, |o| o.deadline_ms = unix_ms() + 150);
+        let order = order_with(1, |o| o.deadline_ms = unix_ms() + SHORT_MS);
         let facts = CopyFacts {
             abort: None,
             call: Some(CallResult::Error),
@@ -548,17 +556,24 @@ async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
 
 #[tokio::test]
 async fn a_call_that_waits_for_a_connection_is_given_up_and_then_never_made() {
-    let in_time = |ms| order_with(1, |o| o.deadline_ms = unix_ms() + ms);
-    for (order, reason) in [
-        (in_time(100), FailureReason::Deadline),
+    let given_up = failed(FailureReason::Libvirt, Whereabouts::Source);
+    for (cancel, end) in [
+        (true, Some(MigrationState::Ended(Outcome::Cancelled))),
         // Without an abort it is given up when there was no sign of it for long.
-        (in_time(60_000), FailureReason::Libvirt),
+        (false, given_up),
     ] {
         let bench = Bench::new();
         bench.world.hold("h1", Some(Hold::BeforeCall));
+        let order = order(1);
         let mut updates = bench.order(&order).await.unwrap();
+        until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
+        if cancel {
+            let leader = (LEADER, Epoch(7));
+            let cancelled = bench.driver.cancel(&order.guest, &order.id, leader, "t");
+            cancelled.await.unwrap();
+        }
         let state = until(&mut updates, ended).await;
-        assert_eq!(Some(state), failed(reason, Whereabouts::Source));
+        assert_eq!(Some(state), end);
         bench.idle().await;
         bench.world.hold("h1", None);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tonic::Code;
 
@@ -163,9 +162,7 @@ fn the_next_replica_answers_when_one_is_gone_or_frozen() {
     }
     world.configure(&[&frozen, &good]);
     for _ in 0..3 {
-        let started = Instant::now();
         world.run(&["status"]).ok();
-        assert!(started.elapsed() < Duration::from_secs(8));
     }
 }
 
@@ -175,14 +172,11 @@ fn a_change_whose_answer_is_late_is_not_sent_again() {
     let other = world.another(&world.fake, &["127.0.0.1"]);
     world.configure(&[&format!("https://127.0.0.1:{}", world.port), &other]);
     world.fake.state().hang.push("set_mode");
-    let started = Instant::now();
     world
         .run(&["mode", "off"])
         .fails(5, "may or may not have been made");
-    assert!(
-        started.elapsed() < Duration::from_secs(9),
-        "it was sent to the other one, too"
-    );
+    let calls = world.fake.state().calls.get("set_mode").copied();
+    assert_eq!(calls, Some(1), "it was sent to the other one, too");
 }
 
 #[test]

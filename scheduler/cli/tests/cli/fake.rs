@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) hang: Vec<&'static str>,
     /// What changed, in words.
     pub(crate) log: Vec<String>,
+    /// How often each was called by somebody who may.
+    pub(crate) calls: BTreeMap<&'static str, u32>,
 }
 
 /// A handle on a running scheduler.
@@ -100,7 +102,8 @@ impl Fake {
             }
         }
         let (hangs, refusal) = {
-            let state = self.state();
+            let mut state = self.state();
+            *state.calls.entry(call).or_default() += 1;
             (state.hang.contains(&call), state.refuse.get(call).cloned())
         };
         if hangs {
