@@ -15,6 +15,7 @@ mod configuration;
 mod demo;
 mod identity;
 mod leadership;
+mod measuring;
 mod metrics;
 mod modes;
 mod outage;

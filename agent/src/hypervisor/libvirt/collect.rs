@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_types::GuestId;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::jobs::Jobs;
 use super::link::{Link, Session};
@@ -32,6 +32,9 @@ const MOST_STATES_HANGING: usize = 2;
 const RARE_EVERY: Duration = Duration::from_secs(10);
 /// Which guests are transient, and whether any has a job, is asked for at least this often.
 const KINDS_EVERY: Duration = Duration::from_secs(30);
+/// A QEMU that hangs makes one reading late now and then, and the next ones pass it by: only after this time
+/// without one is it over, or the log would be full of it.
+const CALM: Duration = Duration::from_secs(120);
 
 /// What is known between readings.
 #[derive(Debug, Default)]
@@ -44,7 +47,8 @@ struct Memory {
     kinds_at: Option<Instant>,
     /// When every guest's job was asked for.
     jobs_at: Option<Instant>,
-    late: bool,
+    /// When the statistics were last late.
+    late_at: Option<Instant>,
 }
 
 /// Reads counters; one per adapter.
@@ -179,9 +183,12 @@ impl Collector {
     ) -> Vec<GuestCounters> {
         let now = Instant::now();
         let mut memory = self.memory();
-        if memory.late {
-            memory.late = false;
-            warn!("libvirt's statistics answer in time again");
+        if memory
+            .late_at
+            .is_some_and(|at| now.duration_since(at) >= CALM)
+        {
+            memory.late_at = None;
+            info!("libvirt's statistics have been in time for {CALM:?} again");
         }
         if wish.groups == StatsGroups::ALL {
             memory.rare_at = Some(now);
@@ -245,8 +252,7 @@ impl Collector {
         })?
         .map_err(|error| link.failure(session, error))?;
         let mut memory = self.memory();
-        if !memory.late {
-            memory.late = true;
+        if memory.late_at.replace(Instant::now()).is_none() {
             warn!(
                 "libvirt's statistics are late: a guest's QEMU does not answer; using states only"
             );
