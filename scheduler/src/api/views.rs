@@ -350,28 +350,13 @@ fn count(n: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use evenkeel_planner::Step;
-    use evenkeel_proto::order::Order;
-    use evenkeel_types::OrderId;
 
     use super::*;
     use crate::observe::Remembered;
+    use crate::observe::samples::order_entry;
 
     fn order(id: u128) -> OrderEntry {
-        let message = v1::Order {
-            id: OrderId::from_random(id).to_string(),
-            guest_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
-            source: "h1".into(),
-            target: "h2".into(),
-            options: Some(v1::MoveOptions {
-                kind: v1::MoveKind::Live.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        OrderEntry {
-            order: Order::try_from(message).unwrap(),
-            mod_revision: 3,
-        }
+        order_entry(id, |_| {})
     }
 
     #[test]

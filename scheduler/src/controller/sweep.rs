@@ -53,11 +53,10 @@ fn gone(fleet: &Fleet, now_ms: i64) -> Vec<(GuestId, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_proto::order::Order;
     use evenkeel_proto::v1;
-    use evenkeel_types::OrderId;
 
     use super::*;
+    use crate::observe::samples::order_entry;
     use crate::observe::{OrderEntry, Remembered};
 
     const DAY_MS: i64 = 24 * 3_600_000;
@@ -83,21 +82,7 @@ mod tests {
     }
 
     fn order(guest: &GuestId) -> OrderEntry {
-        let message = v1::Order {
-            id: OrderId::from_random(5).to_string(),
-            guest_uuid: guest.to_string(),
-            source: "h1".into(),
-            target: "h2".into(),
-            options: Some(v1::MoveOptions {
-                kind: v1::MoveKind::Live.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        OrderEntry {
-            order: Order::try_from(message).unwrap(),
-            mod_revision: 3,
-        }
+        order_entry(5, |o| o.guest_uuid = guest.to_string())
     }
 
     #[test]

@@ -44,28 +44,16 @@ pub fn is_unknown(journal: &JournalEntry, snapshot: &Snapshot, now_ms: i64) -> b
 #[cfg(test)]
 mod tests {
     use evenkeel_planner::Host;
-    use evenkeel_proto::order::Order;
     use evenkeel_proto::v1;
+    use evenkeel_types::Outcome;
     use evenkeel_types::lifecycle::CopyFacts;
-    use evenkeel_types::{OrderId, Outcome};
 
     use super::*;
+    use crate::observe::samples::order_entry;
 
     fn journal(state: MigrationState) -> JournalEntry {
-        let message = v1::Order {
-            id: OrderId::from_random(5).to_string(),
-            guest_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
-            source: "h1".into(),
-            target: "h2".into(),
-            deadline_ms: 100_000,
-            options: Some(v1::MoveOptions {
-                kind: v1::MoveKind::Live.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
         JournalEntry {
-            order: Order::try_from(message).unwrap(),
+            order: order_entry(5, |o| o.deadline_ms = 100_000).order,
             state,
             message: v1::Journal::default(),
             mod_revision: 4,

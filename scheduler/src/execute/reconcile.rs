@@ -108,33 +108,20 @@ pub fn explain(entry: &OrderEntry, refusal: Refusal, delivered: &Delivered) -> S
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_proto::order::Order;
     use evenkeel_proto::v1;
     use evenkeel_types::lifecycle::CopyFacts;
-    use evenkeel_types::{MigrationState, OrderId, Outcome};
+    use evenkeel_types::{MigrationState, Outcome};
 
     use super::*;
+    use crate::observe::samples::order_entry;
 
     const OURS: Epoch = Epoch(10);
 
     fn entry(epoch: i64) -> OrderEntry {
-        let message = v1::Order {
-            id: OrderId::from_random(5).to_string(),
-            guest_uuid: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".into(),
-            source: "h1".into(),
-            target: "h2".into(),
-            epoch,
-            created_at_ms: 1_000,
-            options: Some(v1::MoveOptions {
-                kind: v1::MoveKind::Live.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        OrderEntry {
-            order: Order::try_from(message).unwrap(),
-            mod_revision: 3,
-        }
+        order_entry(5, |o| {
+            o.epoch = epoch;
+            o.created_at_ms = 1_000;
+        })
     }
 
     fn journal(state: MigrationState) -> JournalEntry {

@@ -258,4 +258,6 @@ impl Fleet {
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;
