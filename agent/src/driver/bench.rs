@@ -330,6 +330,16 @@ impl Bench {
         self.world.script("h1", script);
     }
 
+    /// Waits until h1 has let a migration in.
+    pub(crate) async fn started(&self) {
+        within(async {
+            while self.world.migrations_started("h1") == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
     /// Waits until the journal's state is one that `wanted` holds for.
     pub(crate) async fn journalled(&self, wanted: impl Fn(MigrationState) -> bool) {
         within(async {

@@ -137,12 +137,7 @@ async fn an_end_without_etcd_is_journalled_when_etcd_is_back() {
     bench.script_slow_copies();
     let mut updates = bench.order(&order(1)).await.unwrap();
     until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
-    within(async {
-        while bench.world.migrations_started("h1") == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    bench.started().await;
     bench.records.away.store(true, SeqCst);
     assert_eq!(
         until(&mut updates, ended).await,
@@ -434,9 +429,7 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
         };
         hypervisor.migrate(&migration, &CallGate::default())
     });
-    while bench.world.migrations_started("h1") == 0 {
-        std::thread::yield_now();
-    }
+    bench.started().await;
     let bench = bench.restarted();
     look(&bench).await.unwrap();
     look(&bench).await.unwrap();
@@ -459,9 +452,7 @@ async fn a_restarted_agent_goes_on_aborting_what_was_to_be_aborted() {
     bench.script(Ending::NeverConverges);
     let mut updates = bench.order(&order(1)).await.unwrap();
     until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
-    while bench.world.migrations_started("h1") == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    bench.started().await;
     let facts = CopyFacts {
         abort: Some(AbortCause::Cancelled),
         call: None,
@@ -506,9 +497,7 @@ async fn a_copy_that_outlives_its_call_can_be_cancelled() {
     let order = order(1);
     let mut updates = bench.order(&order).await.unwrap();
     until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
-    while bench.world.migrations_started("h1") == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    bench.started().await;
     let cancel = bench
         .driver
         .cancel(&order.guest, &order.id, (LEADER, Epoch(7)), "t");
@@ -524,9 +513,7 @@ async fn an_adopted_end_whose_job_stands_is_a_copy_again() {
         bench.script_broken_calls();
         let mut updates = bench.order(&order(1)).await.unwrap();
         until(&mut updates, |s| matches!(s, MigrationState::Running(_))).await;
-        while bench.world.migrations_started("h1") == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        bench.started().await;
         let order = order_with(1, |o| o.deadline_ms = unix_ms() + SHORT_MS);
         let facts = CopyFacts {
             abort: None,
