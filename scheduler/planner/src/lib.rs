@@ -28,6 +28,7 @@ mod recheck;
 mod rules;
 mod search;
 pub mod snapshot;
+pub mod surrogate;
 
 pub use check::{LastLook, NotNow, Violation, check, step_is_still_good};
 pub use explain::{Explain, PlanReport, Rejection, explain_guest, explain_host};
@@ -41,3 +42,4 @@ pub use search::Purpose;
 pub use snapshot::{
     Guest, GuestState, Host, HostState, InFlight, Pressure, Snapshot, SnapshotError,
 };
+pub use surrogate::{Variance, frozen_variances, migration_costs};

@@ -132,6 +132,10 @@ pub struct Shape {
     pub headroom: f64,
     /// Whether anything is known of the host: an absent one has no loss.
     pub present: bool,
+    /// A variance that stays whatever guests the host has, cores²: the loss is then a convex function of
+    /// the mean demand alone, also because its cap is off. `None` in all planning but comparisons with an
+    /// exact solver ([`crate::surrogate`]).
+    pub frozen_variance: Option<f64>,
 }
 
 impl Shape {
@@ -149,10 +153,14 @@ impl Shape {
             memory: from_mib(signed(host.memory_mib)),
             headroom: policy.limits.memory_headroom,
             present: host.state != HostState::Absent,
+            frozen_variance: None,
         }
     }
 
     fn deviation(&self, load: &Load) -> f64 {
+        if let Some(variance) = self.frozen_variance {
+            return variance.sqrt();
+        }
         let correlated = PEAK_CORRELATION * load.sigma * load.sigma;
         (load.binomial + load.sigma_sq + self.own_variance + correlated).sqrt()
     }
@@ -160,11 +168,16 @@ impl Shape {
     /// Expected number of waiting vCPUs: guest-seconds per second.
     #[must_use]
     pub fn cpu_loss(&self, load: &Load) -> f64 {
-        if !self.present || load.demand <= 0.0 {
+        let frozen = self.frozen_variance.is_some();
+        if !self.present || (load.demand <= 0.0 && !frozen) {
             return 0.0;
         }
         let excess = load.demand + self.own - self.cores;
-        let cap = (load.vcpus + self.own - self.cores).max(0.0);
+        let cap = if frozen {
+            f64::INFINITY
+        } else {
+            (load.vcpus + self.own - self.cores).max(0.0)
+        };
         let deviation = self.deviation(load);
         let expected = if deviation > 0.0 {
             deviation * unit_loss(excess / deviation)

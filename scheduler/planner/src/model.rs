@@ -13,6 +13,7 @@ use crate::policy::{Policy, Strategy};
 use crate::precopy::{self, Precopy};
 use crate::rules::Rules;
 use crate::snapshot::{Guest, GuestState, Host, HostState, Snapshot};
+use crate::surrogate::{Variance, frozen_variances};
 
 /// Whether shut-off guests are moved off draining hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -156,6 +157,23 @@ impl<'a> Model<'a> {
             .for_each(|flight| model.take_off(flight));
         model.mean = mean_utilisation(&model.hosts, &model.guests);
         model
+    }
+
+    /// The same model under the frozen-variance surrogate, or as it is.
+    pub(crate) fn under(mut self, variance: Variance, snapshot: &Snapshot) -> Self {
+        if variance == Variance::Frozen {
+            let frozen = frozen_variances(snapshot, self.policy);
+            let by_name: BTreeMap<&str, f64> = snapshot
+                .hosts
+                .iter()
+                .zip(frozen)
+                .map(|(host, variance)| (host.name.as_str(), variance))
+                .collect();
+            for host in &mut self.hosts {
+                host.shape.frozen_variance = by_name.get(host.data.name.as_str()).copied();
+            }
+        }
+        self
     }
 
     /// A migration is under way from now on: its guest belongs to the host it goes to and stays there.
