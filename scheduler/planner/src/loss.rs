@@ -15,7 +15,7 @@
 use crate::constants::{
     CALIBRATION_RANGE, DEVIATION_FLOOR, OWN_DEVIATION, OWN_SHARE, PEAK_CORRELATION, STALL_AT_FULL,
 };
-use crate::normal::{cumulative, unit_loss};
+use crate::normal::{cumulative, density_at, unit_loss};
 use crate::num::{from_mib, signed};
 use crate::policy::Policy;
 use crate::snapshot::{Guest, GuestState, Host, HostState, Snapshot};
@@ -96,6 +96,21 @@ impl Load {
             memory: self.memory + other.memory,
             active: self.active + other.active,
             guests: self.guests + other.guests,
+        }
+    }
+
+    /// The difference of two loads, which may be negative.
+    #[must_use]
+    pub(crate) fn less(&self, other: &Self) -> Self {
+        Self {
+            demand: self.demand - other.demand,
+            binomial: self.binomial - other.binomial,
+            sigma: self.sigma - other.sigma,
+            sigma_sq: self.sigma_sq - other.sigma_sq,
+            vcpus: self.vcpus - other.vcpus,
+            memory: self.memory - other.memory,
+            active: self.active - other.active,
+            guests: self.guests - other.guests,
         }
     }
 
@@ -202,6 +217,17 @@ impl Shape {
         } else {
             0.0
         }
+    }
+
+    /// Slope of the CPU loss in the variance, per core: φ(z)/(2√V).
+    #[must_use]
+    pub fn variance_slope(&self, load: &Load) -> f64 {
+        let deviation = self.deviation(load);
+        if !self.present || self.frozen_variance.is_some() || deviation <= 0.0 {
+            return 0.0;
+        }
+        let excess = load.demand + self.own - self.cores;
+        density_at(excess / deviation) / (2.0 * deviation) * self.calibration
     }
 
     /// Stalled fraction of time for want of memory, 0–1.

@@ -245,14 +245,30 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Slope of [`Self::value`] in the allocated memory, per MiB: under `spread` only.
+    pub(crate) fn memory_slope(&self, host: usize, load: &Load) -> f64 {
+        let model = &self.hosts[host];
+        if self.policy.strategy != Strategy::Spread || !model.counted {
+            return 0.0;
+        }
+        let memory = model.shape.memory_utilisation(load) - self.mean.1;
+        2.0 * self.policy.price.balance * memory * model.shape.cores / model.shape.memory.max(1.0)
+    }
+
+    /// The bandwidth that a migration between two hosts will get, MiB/s.
+    pub(crate) fn bandwidth(&self, from: usize, to: usize) -> f64 {
+        precopy::bandwidth(self.hosts[from].data, self.hosts[to].data, self.policy)
+    }
+
+    /// The predicted migration of a guest at a bandwidth, MiB/s.
+    pub(crate) fn copy(&self, guest: usize, bandwidth: f64) -> Precopy {
+        precopy::predict(self.guests[guest].data, bandwidth, self.policy)
+    }
+
     /// The predicted migration of a guest between two hosts, and the bandwidth assumed.
     pub(crate) fn precopy(&self, guest: usize, from: usize, to: usize) -> (Precopy, f64) {
-        let (from, to) = (self.hosts[from].data, self.hosts[to].data);
-        let bandwidth = precopy::bandwidth(from, to, self.policy);
-        (
-            precopy::predict(self.guests[guest].data, bandwidth, self.policy),
-            bandwidth,
-        )
+        let bandwidth = self.bandwidth(from, to);
+        (self.copy(guest, bandwidth), bandwidth)
     }
 }
 

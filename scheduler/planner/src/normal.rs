@@ -121,6 +121,16 @@ pub fn cumulative(z: f64) -> f64 {
     hermite(t, (low[1], high[1]), (low[0], high[0])).clamp(0.0, 1.0)
 }
 
+/// φ(z), the slope of [`cumulative`].
+#[must_use]
+pub fn density_at(z: f64) -> f64 {
+    if z.abs() >= Z_LIMIT {
+        return 0.0;
+    }
+    let (knot, t) = locate(z);
+    TABLE[knot][0] * (1.0 - t) + TABLE[knot + 1][0] * t
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,17 @@ pub(crate) struct Ordered {
     pub(crate) complete: bool,
 }
 
+impl Ordered {
+    /// Everything stays where it is.
+    pub(crate) fn nothing(at: &[usize]) -> Self {
+        Self {
+            legs: Vec::new(),
+            end: at.to_vec(),
+            complete: true,
+        }
+    }
+}
+
 /// Moves that belong into one wave: one guest, or a group.
 #[derive(Debug, Clone)]
 struct Batch {
@@ -233,7 +244,7 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
 
     fn start(&mut self, guest: usize, to: usize, detour: bool) -> bool {
         let from = self.at[guest];
-        if !self.within_limits(from, to) || !self.fits(guest, to) {
+        if !self.within_limits(from, to) || !self.fits(guest, to) || !self.converges(guest, to) {
             return false;
         }
         self.occupy(guest, to, 1);
@@ -354,14 +365,17 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         false
     }
 
+    /// Whether a copy from where the guest is would converge: a way that was made shorter is another copy.
+    fn converges(&self, guest: usize, to: usize) -> bool {
+        self.state.copy(guest, self.at[guest], to).0.converges
+    }
+
     fn is_refuge(&self, guest: usize, host: usize) -> bool {
         let model = self.model();
-        let converges = || model.precopy(guest, self.at[guest], host).0.converges;
         host != self.at[guest]
             && model.hosts[host].takes
             && model.profiles[model.guests[guest].profile][host].is_none()
             && self.fits(guest, host)
-            && converges()
     }
 }
 

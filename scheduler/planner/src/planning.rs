@@ -12,22 +12,37 @@ use crate::model::{Mobility, Model, ShutOffGuests, imbalance_of};
 use crate::order::{Detours, Leg, Ordered, order};
 use crate::plan::{BlockReason, Blocked, HostChange, Plan, SCHEMA, Step, StepReason};
 use crate::policy::Policy;
-use crate::search::{Found, Purpose, State, search, without_unpaid};
+use crate::search::{Annealing, Effort, Found, Purpose, State, search, without_unpaid};
 use crate::snapshot::{GuestState, HostState, Snapshot};
+use crate::surrogate::Variance;
+
+/// Candidates per guest that a search may evaluate at most where no budget is set: a safeguard, ten times what
+/// the hardest fleets take.
+const MOST_PER_GUEST: u64 = 20_000;
+/// Changes per guest that annealing tries where no budget is set. Twice as many bring less than 1 % more.
+const ANNEALED_PER_GUEST: u64 = 40;
+/// The same for a small fleet, which is done soon whatever it takes; in all, but not more than so much per guest.
+const LEAST_ANNEALED: u64 = 60_000;
+const MOST_ANNEALED_PER_GUEST: u64 = 600;
 
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// For a random part of the search; there is none yet, so every seed gives the same plan.
+    /// Where the random part of the search starts.
     pub seed: u64,
-    /// Candidates to evaluate at most. A unit of work, not of time: 0.1–0.2 µs each.
-    pub budget: u64,
+    /// Candidates to evaluate at most: a unit of work, not of time (about 0.1 µs each). The more, the better the
+    /// plan. `None`: as many as bring most of it, in proportion to the fleet.
+    pub budget: Option<u64>,
+    /// Threads to search with; the plan does not depend on it.
+    pub threads: usize,
     /// Steps to plan at most; what is left is found again by the next plan.
     pub max_moves: Option<usize>,
     /// How far to go.
     pub purpose: Purpose,
     /// Whether shut-off guests leave draining hosts.
     pub shut_off_guests: ShutOffGuests,
+    /// Which variance the loss is computed with; anything but the default is for comparisons only.
+    pub variance: Variance,
     /// How much the report explains.
     pub explain: Explain,
 }
@@ -36,10 +51,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             seed: 0,
-            budget: 8_000_000,
+            budget: None,
+            threads: 1,
             max_moves: None,
             purpose: Purpose::Balance,
             shut_off_guests: ShutOffGuests::Stay,
+            variance: Variance::Estimated,
             explain: Explain::Brief,
         }
     }
@@ -60,7 +77,8 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, options: &Options) -> (Plan, P
             PlanReport::default(),
         );
     }
-    let model = Model::new(snapshot, policy, options.shut_off_guests);
+    let model =
+        Model::new(snapshot, policy, options.shut_off_guests).under(options.variance, snapshot);
     let start = model.homes();
     let route = route(&model, &start, options);
     let mut legs = route.ordered.legs;
@@ -133,18 +151,19 @@ struct Route {
 
 fn route(model: &Model<'_>, start: &[usize], options: &Options) -> Route {
     let mut forced = vec![None; model.guests.len()];
-    let mut all = Ordered {
-        legs: Vec::new(),
-        end: start.to_vec(),
-        complete: true,
-    };
+    let mut all = Ordered::nothing(start);
     let mut blocked = Vec::new();
     let mut evaluations = 0;
     let mut rounds = 0;
+    let budget = options.budget.unwrap_or(MOST_PER_GUEST * guests(model));
     while rounds < MAX_ROUNDS {
         rounds += 1;
-        let budget = options.budget.saturating_sub(evaluations);
-        let mut found = search(model, &all.end, options.purpose, budget);
+        let effort = Effort {
+            purpose: options.purpose,
+            budget: budget.saturating_sub(evaluations),
+            annealing: annealing(model, options, rounds),
+        };
+        let mut found = search(model, &all.end, effort);
         evaluations += found.evaluations;
         blocked = std::mem::take(&mut found.blocked);
         let ordered = realise(model, &all.end, &found);
@@ -160,12 +179,37 @@ fn route(model: &Model<'_>, start: &[usize], options: &Options) -> Route {
     if rounds > 2 {
         all = shorten(model, start, all, &forced);
     }
+    // Each round pays by itself; what is left of them after they were shortened has to as well.
+    let must = all.legs.iter().any(|leg| forced[leg.guest].is_some());
+    if !must && !all.legs.is_empty() && steps::score(model, start, &all) <= 0.0 {
+        all = Ordered::nothing(start);
+    }
     Route {
         ordered: all,
         forced,
         blocked,
         evaluations,
     }
+}
+
+/// What annealing may take: only the first round has any, as later ones look for what is left.
+fn annealing(model: &Model<'_>, options: &Options, round: usize) -> Annealing {
+    let most = match options.budget {
+        Some(_) => u64::MAX,
+        None => {
+            let small = LEAST_ANNEALED.min(MOST_ANNEALED_PER_GUEST * guests(model));
+            (ANNEALED_PER_GUEST * guests(model)).max(small)
+        }
+    };
+    Annealing {
+        seed: options.seed,
+        most: if round == 1 { most } else { 0 },
+        threads: options.threads,
+    }
+}
+
+fn guests(model: &Model<'_>) -> u64 {
+    u64::try_from(model.guests.len()).unwrap_or(u64::MAX)
 }
 
 /// Appends the waves of a later round.

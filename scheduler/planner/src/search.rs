@@ -4,6 +4,7 @@
 //! The search knows placements, not time: [`crate::order`] turns the difference of two placements into
 //! steps that fit when they run. The budget counts evaluated candidates; no clock is looked at.
 
+mod anneal;
 mod candidate;
 mod chain;
 mod empty;
@@ -16,6 +17,7 @@ mod unit;
 use crate::model::Model;
 use crate::plan::{Blocked, StepReason};
 
+pub(crate) use anneal::Annealing;
 pub(crate) use candidate::{Block, Candidate};
 pub(crate) use state::{State, cpu_slopes};
 
@@ -44,17 +46,26 @@ pub(crate) struct Found {
     pub(crate) evaluations: u64,
 }
 
-/// Searches from a placement; `budget` is the number of candidates to evaluate at most.
-pub(crate) fn search(
-    model: &Model<'_>,
-    placement: &[usize],
-    purpose: Purpose,
-    budget: u64,
-) -> Found {
-    let mut state = State::new(model, placement, budget);
-    let mut blocked = forced::run(&mut state, purpose);
-    if purpose == Purpose::Balance && model.payback.balances {
+/// How thoroughly to search.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    pub(crate) purpose: Purpose,
+    /// Candidates to evaluate at most.
+    pub(crate) budget: u64,
+    pub(crate) annealing: Annealing,
+}
+
+/// Searches from a placement.
+pub(crate) fn search(model: &Model<'_>, placement: &[usize], effort: Effort) -> Found {
+    let mut state = State::new(model, placement, effort.budget);
+    let mut blocked = forced::run(&mut state, effort.purpose);
+    if effort.purpose == Purpose::Balance && model.payback.balances {
         improve_until_settled(&mut state);
+        // A fleet that nothing can be found for stays as it is: annealing makes a plan better, it does not make one.
+        if state.has_moved() {
+            anneal::run(&mut state, effort.annealing);
+            improve_until_settled(&mut state);
+        }
         blocked.extend(settle::unhelped_hosts(&mut state));
     }
     let mut forced = vec![None; model.guests.len()];

@@ -271,7 +271,7 @@ fn looking_for_room_counts_as_work_and_ends_with_the_budget() {
     let snapshot = fleet(hosts, guests);
     let work = |budget| {
         let options = Options {
-            budget,
+            budget: Some(budget),
             purpose: Purpose::Drain,
             ..Options::default()
         };

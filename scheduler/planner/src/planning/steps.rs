@@ -33,13 +33,7 @@ pub(super) fn whole_groups(model: &Model<'_>, legs: &[Leg], most: usize) -> usiz
 pub(super) fn score(model: &Model<'_>, start: &[usize], ordered: &Ordered) -> f64 {
     let before = State::new(model, start, 0);
     let after = State::new(model, &ordered.end, 0);
-    let value = |state: &State<'_, '_>| -> f64 {
-        let soft = (0..state.units.len())
-            .map(|u| state.soft(u, state.at[u]))
-            .sum::<f64>();
-        // Each broken pair is seen from both of its guests.
-        state.values.iter().sum::<f64>() + soft / 2.0
-    };
+    let value = |state: &State<'_, '_>| state.values.iter().sum::<f64>() + state.soft_in_all();
     let slopes = cpu_slopes(model, &before.loads);
     let cost: f64 = ordered
         .legs

@@ -215,13 +215,28 @@ impl State<'_, '_> {
 
     /// What a unit's soft rules cost on a host, guest-seconds per second.
     pub(crate) fn soft(&self, unit: usize, on: usize) -> f64 {
-        let u = &self.units[unit];
-        if !u.has_soft {
+        if !self.units[unit].has_soft {
             return 0.0;
         }
-        let rules = &self.model.rules;
-        let from = self.at[unit];
-        let mut broken = 0.0;
+        let (pairs, alone) = self.broken(unit, on);
+        (pairs + alone) * self.model.policy.price.should_rule
+    }
+
+    /// What all soft rules cost, guest-seconds per second.
+    pub(crate) fn soft_in_all(&self) -> f64 {
+        let soft = (0..self.units.len()).filter(|&u| self.units[u].has_soft);
+        // Each broken pair is seen from both of its guests.
+        let halved = soft.map(|u| {
+            let (pairs, alone) = self.broken(u, self.at[u]);
+            pairs / 2.0 + alone
+        });
+        halved.sum::<f64>() * self.model.policy.price.should_rule
+    }
+
+    /// Soft rules that a unit breaks on a host: with other guests, and by itself.
+    fn broken(&self, unit: usize, on: usize) -> (f64, f64) {
+        let (u, rules, from) = (&self.units[unit], &self.model.rules, self.at[unit]);
+        let (mut pairs, mut alone) = (0.0, 0.0);
         for &guest in &u.guests {
             for &r in rules.apart_of[guest]
                 .iter()
@@ -230,7 +245,7 @@ impl State<'_, '_> {
                 let rule = &rules.apart[r];
                 let here = f64::from(self.apart_count[r][rule.place[on]]);
                 let own = self.own_members(unit, &rules.apart_of, r);
-                broken += if rule.place[from] == rule.place[on] {
+                pairs += if rule.place[from] == rule.place[on] {
                     here - own
                 } else {
                     here
@@ -243,12 +258,12 @@ impl State<'_, '_> {
                 let here = f64::from(self.together_count[r][on]);
                 let own = self.own_members(unit, &rules.together_of, r);
                 let others = if from == on { here - own } else { here };
-                broken += from_count(rules.together[r].members.len()) - own - others;
+                pairs += from_count(rules.together[r].members.len()) - own - others;
             }
             let pins = rules.pins_of[guest].iter().map(|&r| &rules.pins[r]);
-            broken += from_count(pins.filter(|p| !p.hard && !p.allowed[on]).count());
+            alone += from_count(pins.filter(|p| !p.hard && !p.allowed[on]).count());
         }
-        broken * self.model.policy.price.should_rule
+        (pairs, alone)
     }
 
     fn own_members(&self, unit: usize, of: &[Vec<usize>], rule: usize) -> f64 {
@@ -270,7 +285,7 @@ impl State<'_, '_> {
         let slopes = (self.first_slopes[u.home], self.first_slopes[to]);
         let mut total = 0.0;
         for &guest in &u.guests {
-            let (copy, bandwidth) = model.precopy(guest, u.home, to);
+            let (copy, bandwidth) = self.copy(guest, u.home, to);
             if !copy.converges {
                 return None;
             }

@@ -174,10 +174,18 @@ fn best_refuge(
     let (model, from, host) = (state.model, state.at[unit], state.at[ejected]);
     let horizon = model.payback.horizon_seconds;
     let (goes, comes) = (state.units[ejected].load, state.units[unit].load);
+    let least = least_gain(state, unit) + least_gain(state, ejected);
+    let soft = state.units[unit].has_soft || state.units[ejected].has_soft;
+    let weighed = aim == Aim::Gain && !soft;
+    if weighed && let Some(cheapest) = state.cheapest_target(&[from, host]) {
+        let most = state.most_saved(&comes, from, host) + state.most_saved(&goes, host, cheapest);
+        if horizon * most - least <= floor {
+            return None;
+        }
+    }
     let changed = state.loads[host].minus(&goes).plus(&comes);
     let there = state.values[host] - model.value(host, &changed) + state.soft(ejected, host)
         - state.soft(unit, host);
-    let least = least_gain(state, unit) + least_gain(state, ejected);
     let bound = horizon * (left + there + arrival_bonus(state, ejected)) - least;
     if aim == Aim::Gain && bound <= floor {
         return None;

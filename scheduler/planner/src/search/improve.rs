@@ -3,13 +3,15 @@
 //! A unit is tried on a bounded number of hosts, those first where one more core of demand costs least:
 //! the loss is convex, so the gain of a small move is the difference of the two hosts' slopes.
 
-use super::{Candidate, State, chain};
+use super::{Block, Candidate, State, chain};
 use crate::constants::{SAMPLES, STANDARD_ERRORS};
 use crate::num::{from_count, order_key};
 use crate::policy::Strategy;
 
 /// Hosts that a unit is tried on, and as many more that its demand would overload.
 pub(super) const TARGETS: u64 = 12;
+/// Hosts without room for a unit that are passed by before it is given up: exchanges are for those.
+const FULL_TARGETS: u64 = 64;
 /// Hosts that a unit is tried on in exchanges.
 const SWAP_TARGETS: usize = 6;
 
@@ -27,11 +29,18 @@ pub(super) fn run(state: &mut State<'_, '_>) {
 }
 
 /// Swaps and chains from every host that is worth it; says whether any was made.
-fn exchanges(state: &mut State<'_, '_>) -> bool {
+pub(super) fn exchanges(state: &mut State<'_, '_>) -> bool {
     let mut any = false;
     for host in sources(state) {
         for _ in 0..EXCHANGES {
-            if state.exhausted() || !worth_two_migrations(state, host) || !exchange(state, host) {
+            if state.exhausted()
+                || !state.is_worth_a_look(host)
+                || !worth_two_migrations(state, host)
+            {
+                break;
+            }
+            if !exchange(state, host) {
+                state.looked_at(host);
                 break;
             }
             any = true;
@@ -63,7 +72,8 @@ pub(super) fn sources(state: &State<'_, '_>) -> Vec<usize> {
     hosts
 }
 
-fn moves(state: &mut State<'_, '_>) {
+pub(super) fn moves(state: &mut State<'_, '_>) -> bool {
+    let mut any = false;
     loop {
         let mut moved = false;
         for host in sources(state) {
@@ -72,11 +82,12 @@ fn moves(state: &mut State<'_, '_>) {
                 moved = true;
             }
             if state.exhausted() {
-                return;
+                return any | moved;
             }
         }
+        any |= moved;
         if !moved {
-            return;
+            return any;
         }
     }
 }
@@ -149,27 +160,48 @@ pub(super) fn best_target(
 ) -> Option<(Candidate, usize)> {
     let least = least_gain(state, unit);
     let (horizon, from) = (state.model.payback.horizon_seconds, state.at[unit]);
+    let (u, even) = (
+        &state.units[unit],
+        state.model.policy.strategy == Strategy::Spread,
+    );
+    let leaving = if u.has_soft {
+        f64::INFINITY
+    } else {
+        state.most_saved_by_leaving(&u.load, from)
+    };
     let mut best: Option<(Candidate, usize)> = None;
-    let (mut tried, mut overloaded) = (0, 0);
-    let even = state.model.policy.strategy == Strategy::Spread;
+    let (mut tried, mut overloaded, mut full) = (0, 0, 0);
     for &(_, to) in &state.targets {
+        let bar = best.map_or(floor, |(c, _)| c.score);
+        // Cheapest first: what one more core costs here at least ends it, where demand is all that counts.
+        let dear = horizon * (leaving - u.load.demand * state.slopes[to]) - least <= bar;
         // The loss is convex: nothing is gained where one more core costs more than here.
-        let dearer = !even && state.slopes[to] >= state.slopes[from];
-        if tried >= TARGETS || (dearer && !state.units[unit].has_soft) {
+        let dearer = state.slopes[to] >= state.slopes[from];
+        if tried >= TARGETS || full >= FULL_TARGETS || (!even && !u.has_soft && (dear || dearer)) {
             break;
         }
         // However idle, a host that is too small must not stand in for one that helps.
         let holds = state.has_cores_for(unit, to);
-        if (!holds && overloaded >= TARGETS) || state.block(unit, to).is_some() {
+        if !holds && overloaded >= TARGETS {
             continue;
+        }
+        match state.block(unit, to) {
+            None => {}
+            Some(Block::Memory | Block::Guests) => {
+                full += 1;
+                continue;
+            }
+            Some(_) => continue,
         }
         if holds {
             tried += 1;
         } else {
             overloaded += 1;
         }
+        if !u.has_soft && horizon * state.most_saved(&u.load, from, to) - least <= bar {
+            continue;
+        }
         let gain = horizon * state.gain_rate(unit, to);
-        let bar = best.map_or(floor, |(c, _)| c.score);
         if gain - least <= bar {
             continue;
         }
@@ -220,12 +252,13 @@ pub(super) fn movable(state: &State<'_, '_>, host: usize) -> Vec<usize> {
     state.members[host].iter().filter(free).copied().collect()
 }
 
-/// What exchanging two units brings net; `None` when it does not pay or memory forbids it.
-fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+/// What exchanging two units saves, guest-seconds per second; `None` when memory forbids it, or when rules of both
+/// would have to be weighed at once.
+fn exchange_rate(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     let model = state.model;
     let (s, t) = (state.at[a], state.at[b]);
     let (ua, ub) = (&state.units[a], &state.units[b]);
-    if ub.load.demand >= ua.load.demand || (ua.has_soft && ub.has_soft) {
+    if ua.has_soft && ub.has_soft {
         return None;
     }
     let more = ua.load.memory - ub.load.memory;
@@ -236,24 +269,55 @@ fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     }
     let on_s = state.loads[s].minus(&ua.load).plus(&ub.load);
     let on_t = state.loads[t].minus(&ub.load).plus(&ua.load);
-    let rate = state.values[s] + state.values[t] - model.value(s, &on_s) - model.value(t, &on_t)
-        + state.soft(a, s)
-        - state.soft(a, t)
-        + state.soft(b, t)
-        - state.soft(b, s);
-    let gain = model.payback.horizon_seconds * rate;
-    if gain <= least_gain(state, a) + least_gain(state, b) {
+    Some(
+        state.values[s] + state.values[t] - model.value(s, &on_s) - model.value(t, &on_t)
+            + state.soft(a, s)
+            - state.soft(a, t)
+            + state.soft(b, t)
+            - state.soft(b, s),
+    )
+}
+
+/// What exchanging two units costs more than has been spent on them already, guest-seconds; `None` when a copy
+/// does not converge.
+pub(super) fn exchange_cost(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+    let (s, t) = (state.at[a], state.at[b]);
+    Some(state.cost(a, t)? - state.cost(a, s)? + state.cost(b, s)? - state.cost(b, t)?)
+}
+
+/// By how much the objective grows when two units are exchanged, guest-seconds; negative when that is better.
+pub(super) fn exchange_loss(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+    let gain = state.model.payback.horizon_seconds * exchange_rate(state, a, b)?;
+    Some(state.model.payback.factor * exchange_cost(state, a, b)? - gain)
+}
+
+/// What exchanging two units brings net; `None` when it does not pay or memory forbids it.
+fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+    let model = state.model;
+    let (s, t) = (state.at[a], state.at[b]);
+    let (ua, ub) = (&state.units[a], &state.units[b]);
+    if ub.load.demand >= ua.load.demand {
+        return None;
+    }
+    let least = least_gain(state, a) + least_gain(state, b);
+    if !ua.has_soft
+        && !ub.has_soft
+        && model.payback.horizon_seconds * state.most_saved(&ua.load.less(&ub.load), s, t) <= least
+    {
+        return None;
+    }
+    let gain = model.payback.horizon_seconds * exchange_rate(state, a, b)?;
+    if gain <= least {
         return None;
     }
     let spread = state.slopes[s] - state.slopes[t];
     let sigma_sq = ua.load.sigma_sq + ub.load.sigma_sq;
     let error = model.payback.horizon_seconds * spread.abs() * (sigma_sq / SAMPLES).sqrt();
-    let cost = state.cost(a, t)? - state.cost(a, s)? + state.cost(b, s)? - state.cost(b, t)?;
-    let score = gain - model.payback.factor * cost;
+    let score = gain - model.payback.factor * exchange_cost(state, a, b)?;
     (score > 1e-6 && gain > STANDARD_ERRORS * error).then_some(score)
 }
 
-fn try_swap(state: &mut State<'_, '_>, a: usize, b: usize) -> bool {
+pub(super) fn try_swap(state: &mut State<'_, '_>, a: usize, b: usize) -> bool {
     let (s, t) = (state.at[a], state.at[b]);
     state.apply(a, t);
     if state.block(b, s).is_none() {

@@ -4,15 +4,22 @@
 //! order, so that a placement has the same value whichever way it was reached
 //! (`tests::a_placement_has_one_value_whichever_way_it_was_reached`).
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use super::unit::{self, Unit};
+use crate::constants::PEAK_CORRELATION;
 use crate::loss::Load;
 use crate::model::{Held, Model};
-use crate::num::order_key;
+use crate::num::{from_mib, order_key};
+use crate::policy::Strategy;
+use crate::precopy::Precopy;
+
+/// By how much more than the first order says a move may save, as a share of what leaving saves.
+const SLACK: f64 = 0.1;
 
 /// A placement of all units.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct State<'m, 'a> {
     pub(crate) model: &'m Model<'a>,
     pub(crate) units: Vec<Unit>,
@@ -30,6 +37,8 @@ pub(crate) struct State<'m, 'a> {
     pub(crate) values: Vec<f64>,
     /// Per host: what one more core of demand costs there.
     pub(crate) slopes: Vec<f64>,
+    /// Per host: what one more core² of variance, and one more MiB, costs there.
+    further_slopes: Vec<(f64, f64)>,
     /// The CPU slopes when the search began: what copying costs is judged by them.
     pub(crate) first_slopes: Vec<f64>,
     /// Per `apart` rule and place: guests there.
@@ -40,6 +49,13 @@ pub(crate) struct State<'m, 'a> {
     pub(crate) targets: BTreeSet<(u64, usize)>,
     pub(crate) evaluations: u64,
     budget: u64,
+    /// Moves made so far; per host, the number of the last one that changed it, and how many there had been when
+    /// it was last found that no exchange pays.
+    moves: u64,
+    changed: Vec<u64>,
+    looked_at: Vec<Option<u64>>,
+    /// Per guest: its last predicted copy and the bandwidth assumed.
+    copies: Vec<Cell<Option<(f64, Precopy)>>>,
 }
 
 impl<'m, 'a> State<'m, 'a> {
@@ -65,6 +81,7 @@ impl<'m, 'a> State<'m, 'a> {
             loads: vec![Load::default(); hosts],
             values: vec![0.0; hosts],
             slopes: vec![0.0; hosts],
+            further_slopes: vec![(0.0, 0.0); hosts],
             first_slopes: Vec::new(),
             apart_count: model
                 .rules
@@ -81,6 +98,10 @@ impl<'m, 'a> State<'m, 'a> {
             targets: BTreeSet::new(),
             evaluations: 0,
             budget,
+            moves: 0,
+            changed: vec![0; hosts],
+            looked_at: vec![None; hosts],
+            copies: vec![Cell::new(None); model.guests.len()],
         };
         state.count_rules(placement);
         for host in 0..hosts {
@@ -123,6 +144,12 @@ impl<'m, 'a> State<'m, 'a> {
         let old = (order_key(self.slopes[host]), host);
         self.values[host] = self.model.value(host, &self.loads[host]);
         self.slopes[host] = self.model.slope(host, &self.loads[host]);
+        self.further_slopes[host] = (
+            self.model.hosts[host]
+                .shape
+                .variance_slope(&self.loads[host]),
+            self.model.memory_slope(host, &self.loads[host]),
+        );
         if self.model.hosts[host].takes {
             self.targets.remove(&old);
             self.targets.insert((order_key(self.slopes[host]), host));
@@ -153,8 +180,47 @@ impl<'m, 'a> State<'m, 'a> {
                 self.together_count[r][to] += 1;
             }
         }
+        self.moves += 1;
+        self.changed[from] = self.moves;
+        self.changed[to] = self.moves;
         self.refresh(from);
         self.refresh(to);
+    }
+
+    /// Whether a host has changed since no exchange was found for it.
+    pub(crate) fn is_worth_a_look(&self, host: usize) -> bool {
+        self.looked_at[host].is_none_or(|then| then < self.changed[host])
+    }
+
+    /// Every host may be worth a look again.
+    pub(crate) fn look_again(&mut self) {
+        self.looked_at.fill(None);
+    }
+
+    /// No exchange was found for a host.
+    pub(crate) fn looked_at(&mut self, host: usize) {
+        self.looked_at[host] = Some(self.moves);
+    }
+
+    /// The predicted migration of a guest between two hosts, and the bandwidth assumed.
+    pub(crate) fn copy(&self, guest: usize, from: usize, to: usize) -> (Precopy, f64) {
+        let bandwidth = self.model.bandwidth(from, to);
+        match self.copies[guest].get() {
+            Some((known, copy)) if known == bandwidth => (copy, bandwidth),
+            Some(_) | None => {
+                let copy = self.model.copy(guest, bandwidth);
+                self.copies[guest].set(Some((bandwidth, copy)));
+                (copy, bandwidth)
+            }
+        }
+    }
+
+    /// Whether any unit is elsewhere than it was.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.at
+            .iter()
+            .zip(&self.units)
+            .any(|(&at, unit)| at != unit.home)
     }
 
     /// Per guest: its host.
@@ -176,9 +242,49 @@ impl<'m, 'a> State<'m, 'a> {
         }
     }
 
+    /// What bringing `more` from one host to another can save at most, guest-seconds per second.
+    ///
+    /// The loss is convex in the demand, so that a move never saves more than the difference of the slopes, but
+    /// for what the variance bends: [`SLACK`] allows for that.
+    pub(crate) fn most_saved(&self, more: &Load, from: usize, to: usize) -> f64 {
+        self.most_saved_by_leaving(more, from) - self.first_order(more, to)
+    }
+
+    /// The part of it that leaving has; infinite where no slope tells.
+    pub(crate) fn most_saved_by_leaving(&self, more: &Load, from: usize) -> f64 {
+        let model = self.model;
+        let steep = model.policy.strategy == Strategy::Consolidate
+            || model.hosts[from].shape.memory_stall(&self.loads[from]) > 0.0;
+        if steep {
+            return f64::INFINITY;
+        }
+        let left = self.first_order(more, from);
+        left + SLACK * left.abs()
+    }
+
+    /// What a little more of `more` costs on a host, by its slopes.
+    fn first_order(&self, more: &Load, host: usize) -> f64 {
+        let (variance, memory) = self.further_slopes[host];
+        let peaks = 2.0 * PEAK_CORRELATION * self.loads[host].sigma * more.sigma;
+        more.demand * self.slopes[host]
+            + variance * (more.binomial + more.sigma_sq + peaks)
+            + memory * from_mib(more.memory)
+    }
+
+    /// The open host where one more core of demand costs least, some left out.
+    pub(crate) fn cheapest_target(&self, without: &[usize]) -> Option<usize> {
+        let hosts = self.targets.iter().map(|&(_, host)| host);
+        hosts.into_iter().find(|host| !without.contains(host))
+    }
+
     /// Counts one evaluated candidate.
     pub(crate) fn count(&mut self) {
         self.evaluations += 1;
+    }
+
+    /// Candidates that may still be evaluated.
+    pub(crate) fn budget_left(&self) -> u64 {
+        self.budget.saturating_sub(self.evaluations)
     }
 
     /// Whether the budget is used up.

@@ -17,6 +17,8 @@ pub(crate) struct Unit {
     pub(crate) hard_apart: Vec<usize>,
     /// Whether any `should` rule is about it.
     pub(crate) has_soft: bool,
+    /// Whether a rule about it looks at several hosts at once, so that it cannot be judged from its own.
+    pub(crate) reaches_far: bool,
     /// The broken `apart` rule whose place it has to leave, while that is sought for.
     pub(crate) parting: Option<usize>,
     /// Why it has to move, once that is found.
@@ -92,6 +94,11 @@ fn unit(model: &Model<'_>, placement: &[usize], guests: Vec<usize>) -> Unit {
             || rules.pins_of[g].iter().any(|&r| !rules.pins[r].hard)
     };
     let has_soft = guests.iter().any(soft);
+    let wide = |&r: &usize| rules.apart[r].places < model.hosts.len();
+    let reaches_far = has_soft
+        || guests
+            .iter()
+            .any(|&g| !rules.together_of[g].is_empty() || rules.apart_of[g].iter().any(wide));
     let mobility = mobility(model, placement, &guests);
     let home = placement[guests[0]];
     Unit {
@@ -101,6 +108,7 @@ fn unit(model: &Model<'_>, placement: &[usize], guests: Vec<usize>) -> Unit {
         mobility,
         hard_apart,
         has_soft,
+        reaches_far,
         parting: None,
         forced: None,
     }

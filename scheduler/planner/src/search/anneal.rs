@@ -1,0 +1,324 @@
+//! Annealing: from a local optimum to a better one, through placements that are worse on the way.
+//!
+//! Moves and exchanges that each pay end where no single one does. Here such changes may also lose a little, less
+//! and less as the search goes on (threshold accepting: Dueck and Scheuer, J. Comp. Physics 90, 1990; annealing
+//! without a random acceptance, so without any `exp`). The best placement on the way is what counts.
+//!
+//! A large fleet is dealt into groups of hosts that are worked on apart. **Invariant:** what happens in one group
+//! does not depend on the others, so that any number of threads gives the same placement
+//! (`tests/threads.rs`).
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::State;
+use super::improve::{exchange_cost, exchange_loss, try_swap};
+use crate::num::{from_count, order_key};
+use crate::plan::StepReason;
+
+/// Hosts in a group at most. Too few: guests that fit each other do not meet; too many: tries are spread thin.
+const GROUP: usize = 24;
+/// First threshold as a share of what a migration must bring at least. Too low: nothing is ever undone; too high:
+/// what is good is lost again.
+const FIRST_THRESHOLD: f64 = 0.2;
+/// Stands for the price of a migration where the policy sets next to none. Guest-seconds.
+const LEAST_PRICE: f64 = 10.0;
+/// Changes per unit and round: in each round the hosts are dealt anew.
+const PER_ROUND: u64 = 100;
+/// Rounds at most.
+const MOST_ROUNDS: u64 = 16;
+/// Of eight tries, as many relocate a unit; one of these brings it home. The rest exchanges two.
+const RELOCATIONS: u32 = 4;
+
+/// What counts as better, guest-seconds; less is rounding.
+const LEAST_GAIN: f64 = 1e-6;
+
+/// How long to anneal, from which seed, with how many threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Annealing {
+    pub(crate) seed: u64,
+    /// Changes to try at most; the search's budget limits them too.
+    pub(crate) most: u64,
+    pub(crate) threads: usize,
+}
+
+/// Thresholds at the beginning and at the end of a round, guest-seconds.
+#[derive(Debug, Clone, Copy)]
+struct Cooling {
+    from: f64,
+    to: f64,
+}
+
+/// A group's part of a round.
+#[derive(Debug)]
+struct Task {
+    hosts: Vec<usize>,
+    seed: u64,
+    tries: u64,
+    /// Whether the group is the whole fleet: only then rules that look at several hosts can be judged.
+    alone: bool,
+}
+
+/// Betters a placement as far as the budget goes.
+pub(super) fn run(state: &mut State<'_, '_>, annealing: Annealing) {
+    // A tenth is left for what annealing leaves to do.
+    let budget = state.budget_left();
+    let tries = annealing.most.min(budget - budget / 10);
+    let units = count(state.units.len()).max(1);
+    let present = state.model.hosts.iter().filter(|h| h.shape.present).count();
+    let rounds = if present <= GROUP {
+        1
+    } else {
+        (tries / units / PER_ROUND).clamp(1, MOST_ROUNDS)
+    };
+    let price = state.model.policy.price.migration_guest_seconds;
+    let first = FIRST_THRESHOLD * state.model.payback.factor * price.max(LEAST_PRICE);
+    for round in 0..rounds {
+        let seed = annealing.seed.wrapping_mul(MOST_ROUNDS).wrapping_add(round);
+        let tasks = deal(state, seed, tries / rounds);
+        let cooling = Cooling {
+            from: first * (1.0 - part(round, rounds)),
+            to: first * (1.0 - part(round + 1, rounds)),
+        };
+        work(state, &tasks, cooling, annealing.threads);
+    }
+    state.look_again();
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// A part of a whole as a fraction.
+fn part(part: u64, whole: u64) -> f64 {
+    let float = |n: u64| from_count(usize::try_from(n).unwrap_or(usize::MAX));
+    float(part) / float(whole.max(1))
+}
+
+/// Deals the present hosts into groups, each with some of the hot and some of the idle ones.
+fn deal(state: &State<'_, '_>, seed: u64, tries: u64) -> Vec<Task> {
+    let mut hosts: Vec<usize> = (0..state.model.hosts.len())
+        .filter(|&h| state.model.hosts[h].shape.present)
+        .collect();
+    hosts.sort_by_key(|&h| (u64::MAX - order_key(state.slopes[h]), h));
+    let groups = hosts.len().div_ceil(GROUP).max(1);
+    let mut dealt = vec![Vec::new(); groups];
+    let mut rng = StdRng::seed_from_u64(seed);
+    for row in hosts.chunks(groups) {
+        let turn = rng.random_range(0..groups);
+        for (at, &host) in row.iter().enumerate() {
+            dealt[(at + turn) % groups].push(host);
+        }
+    }
+    let units = count(state.units.len()).max(1);
+    let task = |(number, hosts): (usize, Vec<usize>)| {
+        let here: usize = hosts.iter().map(|&h| state.members[h].len()).sum();
+        let odd = 0x9e37_79b9_7f4a_7c15_u64;
+        Task {
+            seed: seed.wrapping_mul(odd).wrapping_add(count(number)),
+            tries: count(here) * tries / units,
+            alone: groups == 1,
+            hosts,
+        }
+    };
+    dealt.into_iter().enumerate().map(task).collect()
+}
+
+/// Works on all groups: here, or each thread on its share of them in a copy of the state.
+fn work(state: &mut State<'_, '_>, tasks: &[Task], cooling: Cooling, threads: usize) {
+    let shares = threads.clamp(1, tasks.len().max(1));
+    if shares == 1 {
+        for task in tasks {
+            Group::new(state, task).anneal(cooling);
+        }
+        return;
+    }
+    let (at, before) = (state.at.clone(), state.evaluations);
+    let copies: Vec<State<'_, '_>> = std::thread::scope(|scope| {
+        let start = |tasks| {
+            let mut copy = state.clone();
+            scope.spawn(move || {
+                work(&mut copy, tasks, cooling, 1);
+                copy
+            })
+        };
+        let running: Vec<_> = tasks
+            .chunks(tasks.len().div_ceil(shares))
+            .map(start)
+            .collect();
+        let done = running.into_iter().map(|thread| thread.join());
+        done.map(|copy| copy.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    for copy in &copies {
+        state.evaluations += copy.evaluations - before;
+        let moved = |unit: &usize| copy.at[*unit] != at[*unit];
+        for unit in (0..at.len()).filter(moved) {
+            state.apply(unit, copy.at[unit]);
+        }
+    }
+}
+
+/// A group of hosts while it is worked on.
+struct Group<'g, 's, 'm, 'a> {
+    state: &'s mut State<'m, 'a>,
+    task: &'g Task,
+    /// Those of its hosts that take guests.
+    open: Vec<usize>,
+    rng: StdRng,
+    /// What a change may lose now, guest-seconds.
+    threshold: f64,
+    /// What was changed since the best placement: unit and where it was.
+    log: Vec<(usize, usize)>,
+    /// By how much the objective is above the best one, guest-seconds.
+    above_best: f64,
+}
+
+impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
+    fn new(state: &'s mut State<'m, 'a>, task: &'g Task) -> Self {
+        let takes = |&h: &usize| state.model.hosts[h].takes;
+        let open = task.hosts.iter().copied().filter(takes).collect();
+        Self {
+            state,
+            task,
+            open,
+            rng: StdRng::seed_from_u64(task.seed),
+            threshold: 0.0,
+            log: Vec::new(),
+            above_best: 0.0,
+        }
+    }
+
+    /// Leaves the best placement that was met.
+    fn anneal(&mut self, cooling: Cooling) {
+        if self.open.is_empty() || self.task.hosts.len() < 2 {
+            return;
+        }
+        let tries = self.task.tries;
+        for done in 0..tries {
+            self.threshold = cooling.from + (cooling.to - cooling.from) * part(done, tries);
+            self.state.count();
+            self.try_once();
+        }
+        for (unit, back) in std::mem::take(&mut self.log).into_iter().rev() {
+            self.state.apply(unit, back);
+        }
+    }
+
+    fn try_once(&mut self) {
+        let from = self.steeper();
+        let Some(unit) = self.member(from) else {
+            return;
+        };
+        let kind = self.rng.random_range(0..8_u32);
+        if kind == 0 {
+            let home = self.state.units[unit].home;
+            if home != from && self.task.hosts.contains(&home) {
+                self.relocate(unit, home);
+            }
+            return;
+        }
+        let to = self.flatter();
+        if to == from {
+            return;
+        }
+        if kind < RELOCATIONS {
+            self.relocate(unit, to);
+        } else if let Some(other) = self.member(to) {
+            self.exchange(unit, other);
+        }
+    }
+
+    /// The one of two hosts where one more core costs more.
+    fn steeper(&mut self) -> usize {
+        let hosts = &self.task.hosts;
+        let mut one = || hosts[self.rng.random_range(0..hosts.len())];
+        let (a, b) = (one(), one());
+        let slopes = &self.state.slopes;
+        if slopes[a] >= slopes[b] { a } else { b }
+    }
+
+    /// The one of two open hosts where one more core costs less.
+    fn flatter(&mut self) -> usize {
+        let mut one = || self.open[self.rng.random_range(0..self.open.len())];
+        let (a, b) = (one(), one());
+        let slopes = &self.state.slopes;
+        if slopes[a] <= slopes[b] { a } else { b }
+    }
+
+    /// A unit of a host, if it may be moved and judged here. What has to leave a draining host may go anywhere.
+    fn member(&mut self, host: usize) -> Option<usize> {
+        let members = &self.state.members[host];
+        if members.is_empty() {
+            return None;
+        }
+        let unit = members[self.rng.random_range(0..members.len())];
+        let u = &self.state.units[unit];
+        let may_move = match u.forced {
+            None => u.is_free(),
+            Some(reason) => reason == StepReason::Drain,
+        };
+        (may_move && (self.task.alone || !u.reaches_far)).then_some(unit)
+    }
+
+    fn relocate(&mut self, unit: usize, to: usize) {
+        let (state, from) = (&*self.state, self.state.at[unit]);
+        let u = &state.units[unit];
+        let allowed = if to == u.home {
+            u.forced.is_none() && state.could_stay_at(unit, to)
+        } else {
+            state.block(unit, to).is_none()
+        };
+        let (true, Some(there), Some(here)) =
+            (allowed, state.cost(unit, to), state.cost(unit, from))
+        else {
+            return;
+        };
+        let payback = state.model.payback;
+        let cost = payback.factor * (there - here);
+        let saved_at_most = || payback.horizon_seconds * state.most_saved(&u.load, from, to);
+        if !u.has_soft && cost - saved_at_most() >= self.threshold {
+            return;
+        }
+        let worse = cost - payback.horizon_seconds * state.gain_rate(unit, to);
+        if worse < self.threshold {
+            self.state.apply(unit, to);
+            self.log.push((unit, from));
+            self.note(worse);
+        }
+    }
+
+    fn exchange(&mut self, a: usize, b: usize) {
+        let state = &*self.state;
+        let (s, t) = (state.at[a], state.at[b]);
+        let (ua, ub) = (&state.units[a], &state.units[b]);
+        let Some(cost) = exchange_cost(state, a, b) else {
+            return;
+        };
+        let payback = state.model.payback;
+        let more = ua.load.less(&ub.load);
+        let saved_at_most = || payback.horizon_seconds * state.most_saved(&more, s, t);
+        let soft = ua.has_soft || ub.has_soft;
+        if !soft && payback.factor * cost - saved_at_most() >= self.threshold {
+            return;
+        }
+        let worse = exchange_loss(state, a, b).filter(|worse| *worse < self.threshold);
+        let Some(worse) = worse else {
+            return;
+        };
+        if try_swap(self.state, a, b) {
+            self.log.push((a, s));
+            self.log.push((b, t));
+            self.note(worse);
+        }
+    }
+
+    /// A change was made: remembers the best placement by forgetting how it was reached.
+    fn note(&mut self, worse: f64) {
+        self.above_best += worse;
+        if self.above_best < -LEAST_GAIN {
+            self.above_best = 0.0;
+            self.log.clear();
+        }
+    }
+}
