@@ -8,10 +8,12 @@
 //! | [`CALIBRATION_RANGE`] | 0.5–2 | – |
 //! | [`SAMPLES`] | 10 | independent samples per estimate |
 //! | [`STALL_AT_FULL`] | 0.1 | fraction of time |
+//! | [`LEAST_HEADROOM`] | 0.01 | fraction of the memory |
 //! | [`BROWN_OUT`] | 0.05 | fraction of demand |
 //! | [`DOWNTIME_WEIGHT`] | 0.1 | of a guest's vCPUs |
 //! | [`SWITCH_OVER_SECONDS`] | 0.03 | s |
 //! | [`COPY_CORES_PER_MIB_S`] | 0.0005 | cores per MiB/s |
+//! | [`LEAST_BANDWIDTH`] | 0.01 | MiB/s |
 //! | [`MAX_ROUNDS`] | 30 | pre-copy rounds |
 //! | [`PAYBACK`] | see there | s, – |
 //!
@@ -44,6 +46,10 @@ pub const STANDARD_ERRORS: f64 = 2.0;
 /// and there, and beyond, the fraction grows with the square. Calibrated by memory PSI later.
 pub const STALL_AT_FULL: f64 = 0.1;
 
+/// Scale of the memory loss, as a fraction of the memory, where the headroom is smaller: the loss must begin
+/// at zero and be convex under any policy.
+pub const LEAST_HEADROOM: f64 = 0.01;
+
 /// Fraction of its demand that a guest loses while it is copied. Learned from finished migrations later.
 pub const BROWN_OUT: f64 = 0.05;
 
@@ -55,6 +61,9 @@ pub const SWITCH_OVER_SECONDS: f64 = 0.03;
 
 /// CPU that copying takes from each of the two hosts: one core per 2,000 MiB/s.
 pub const COPY_CORES_PER_MIB_S: f64 = 0.0005;
+
+/// A link that gives less carries no migration: a GiB would take more than a day.
+pub const LEAST_BANDWIDTH: f64 = 0.01;
 
 /// Pre-copy rounds before a migration is said not to converge.
 pub const MAX_ROUNDS: u32 = 30;

@@ -7,13 +7,14 @@
 //! calibration.
 //!
 //! **Memory.** Zero while the working sets leave the headroom h, above it the stalled fraction of time
-//! is `STALL_AT_FULL`·x², x = (u − (1 − h))/h with u = working sets over memory, at most 1; the loss is that
-//! fraction of the guests' demand.
+//! is `STALL_AT_FULL`·x², x = (u − (1 − h))/max(h, 0.01) with u = working sets over memory, at most 1; the
+//! loss is that fraction of the guests' demand.
 //!
 //! All values are guest-seconds per second. The model is a sum over hosts, so a move changes two terms.
 
 use crate::constants::{
-    CALIBRATION_RANGE, DEVIATION_FLOOR, OWN_DEVIATION, OWN_SHARE, PEAK_CORRELATION, STALL_AT_FULL,
+    CALIBRATION_RANGE, DEVIATION_FLOOR, LEAST_HEADROOM, OWN_DEVIATION, OWN_SHARE, PEAK_CORRELATION,
+    STALL_AT_FULL,
 };
 use crate::normal::{cumulative, density_at, unit_loss};
 use crate::num::{from_mib, signed};
@@ -241,11 +242,8 @@ impl Shape {
         if over <= 0.0 {
             return 0.0;
         }
-        let x = if free > 0.0 {
-            over / free
-        } else {
-            1.0 + over / self.memory.max(1.0)
-        };
+        // Without headroom there is still no cliff: the loss begins at zero and grows within a hundredth.
+        let x = over / free.max(LEAST_HEADROOM * self.memory);
         (STALL_AT_FULL * x * x).min(1.0)
     }
 

@@ -1,13 +1,13 @@
 //! What a live migration will take: pre-copy, replayed round by round.
 //!
 //! Round 0 copies all memory (and local disks); each further round copies what was dirtied meanwhile:
-//! V(i+1) = dirty(V(i)/B), until V/B fits into the allowed pause or the rounds run out. Where the policy
-//! allows it, a guest that makes no progress is throttled in steps, as QEMU's auto-converge does.
+//! V(i+1) = dirty(V(i)/B), until V/B fits into the allowed pause or the rounds run out (QEMU judges the same
+//! way: what switching over itself takes comes on top of the limit). Where the policy allows it, a guest that makes no progress is throttled in steps, as QEMU's auto-converge does.
 //! Source: Clark et al., Live Migration of Virtual Machines, NSDI 2005; QEMU docs/devel/migration.
 
 use crate::constants::{
-    BROWN_OUT, COPY_CORES_PER_MIB_S, DOWNTIME_WEIGHT, MAX_ROUNDS, PROGRESS, SWITCH_OVER_SECONDS,
-    THROTTLE,
+    BROWN_OUT, COPY_CORES_PER_MIB_S, DOWNTIME_WEIGHT, LEAST_BANDWIDTH, MAX_ROUNDS, PROGRESS,
+    SWITCH_OVER_SECONDS, THROTTLE,
 };
 use crate::num::{from_mib, round_bytes, signed};
 use crate::policy::Policy;
@@ -51,6 +51,8 @@ fn dirtied(guest: &Guest, seconds: f64) -> f64 {
     }
     let (mut below, mut slope) = ((0.0, 0.0), 0.0);
     for &(at, mib) in &guest.dirty_curve {
+        // What is dirty stays so until it is copied: a point below the one before is an error of measurement.
+        let mib = mib.max(below.1);
         if at > below.0 {
             slope = (mib - below.1) / (at - below.0);
         }
@@ -60,10 +62,11 @@ fn dirtied(guest: &Guest, seconds: f64) -> f64 {
         below = (at, mib);
     }
     // Beyond the last point the last slope is kept: a measured curve is rarely long enough to be flat.
-    (below.1 + slope.max(0.0) * (seconds - below.0)).min(all)
+    (below.1 + slope * (seconds - below.0)).min(all)
 }
 
-/// Predicts the migration of a guest at a bandwidth (MiB/s).
+/// Predicts the migration of a guest at a bandwidth (MiB/s). Every number is finite; without a link
+/// nothing is copied and nothing converges.
 #[must_use]
 pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
     let limit = policy.migration.downtime_limit.as_secs_f64();
@@ -72,7 +75,7 @@ pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
         GuestState::Shutoff => 0.0,
     };
     let disks = from_mib(signed(guest.local_disk_mib));
-    if bandwidth <= 0.0 {
+    if bandwidth < LEAST_BANDWIDTH {
         let converges = memory + disks <= 0.0;
         return Precopy {
             copy_seconds: 0.0,
@@ -92,7 +95,7 @@ pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
     };
     let mut left = memory;
     for _ in 0..MAX_ROUNDS {
-        if left / bandwidth + SWITCH_OVER_SECONDS.min(limit) <= limit || left <= 0.0 {
+        if left / bandwidth <= limit {
             break;
         }
         left = replay.round(guest, left, bandwidth, policy.migration.auto_converge);
@@ -107,7 +110,7 @@ pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
             0.0
         },
         bytes: round_bytes((replay.volume + left) * MIB),
-        converges: pause + SWITCH_OVER_SECONDS.min(limit) <= limit || left <= 0.0,
+        converges: pause <= limit,
         throttled_seconds: replay.throttled,
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod wild;
+
 use evenkeel_planner::check::carried_out;
 use evenkeel_planner::{Guest, Host, Options, Plan, Policy, Snapshot, check, plan};
 use jiff::Timestamp;

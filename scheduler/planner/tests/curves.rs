@@ -1,0 +1,134 @@
+//! Properties of the formulae themselves: finite, rising, convex where the design says so.
+
+mod fleet;
+
+use evenkeel_planner::loss::{Load, Shape};
+use evenkeel_planner::{Guest, GuestState, Policy, precopy};
+use fleet::{Dice, wild};
+use proptest::prelude::*;
+
+/// A guest and a policy of a wild fleet.
+fn any_guest(seed: u64) -> (Guest, Policy) {
+    let snapshot = wild::fleet(seed, 2, 3);
+    let guest = snapshot.guests[1].clone();
+    (guest, wild::policy(seed, &snapshot))
+}
+
+fn bandwidth(dice: &mut Dice) -> f64 {
+    dice.one(&[0.0, 1e-300, 0.01, 1.0, 40.0, 1000.0, 1e12]) * (0.5 + dice.unit())
+}
+
+proptest! {
+    #[test]
+    fn a_predicted_copy_is_finite_and_never_negative(seed in any::<u64>()) {
+        let (guest, policy) = any_guest(seed);
+        let at = bandwidth(&mut Dice(seed));
+        let copy = precopy::predict(&guest, at, &policy);
+        let cost = precopy::cost(&guest, &copy, at, (1.0, 1.0));
+        for value in [copy.copy_seconds, copy.downtime_seconds, copy.throttled_seconds, cost] {
+            prop_assert!(value.is_finite() && value >= 0.0, "{at} MiB/s: {copy:?}, costs {cost}");
+        }
+        prop_assert!(copy.throttled_seconds <= copy.copy_seconds);
+    }
+
+    #[test]
+    fn dirtying_more_never_makes_a_copy_easier(seed in any::<u64>(), factor in 1.0..5.0_f64) {
+        let (guest, mut policy) = any_guest(seed);
+        policy.migration.auto_converge = false;
+        let mut busier = guest.clone();
+        busier.dirty_rate_mib_s *= factor;
+        busier.dirty_curve.iter_mut().for_each(|point| point.1 *= factor);
+        for at in [40.0, 300.0, 2000.0] {
+            let calm = precopy::predict(&guest, at, &policy);
+            let busy = precopy::predict(&busier, at, &policy);
+            prop_assert!(busy.copy_seconds >= calm.copy_seconds, "{calm:?} {busy:?}");
+            prop_assert!(busy.bytes >= calm.bytes, "{calm:?} {busy:?}");
+            prop_assert!(calm.converges || !busy.converges, "{calm:?} {busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_faster_link_never_makes_a_copy_longer(seed in any::<u64>(), factor in 1.0..5.0_f64) {
+        let (guest, mut policy) = any_guest(seed);
+        policy.migration.auto_converge = false;
+        for at in [40.0, 300.0, 2000.0] {
+            let slow = precopy::predict(&guest, at, &policy);
+            let fast = precopy::predict(&guest, at * factor, &policy);
+            prop_assert!(fast.copy_seconds <= slow.copy_seconds, "{slow:?} {fast:?}");
+            prop_assert!(fast.bytes <= slow.bytes || slow.converges, "{slow:?} {fast:?}");
+            prop_assert!(fast.converges || !slow.converges, "{slow:?} {fast:?}");
+        }
+    }
+
+    #[test]
+    fn loss_rises_with_demand_and_its_slope_does(seed in any::<u64>(), step in 0.01..0.5_f64) {
+        let snapshot = wild::fleet(seed, 3, 20);
+        let policy = wild::policy(seed, &snapshot);
+        let shape = Shape::of(&snapshot.hosts[0], &policy);
+        let mut load = snapshot.guests.iter().fold(Load::default(), |sum, g| sum.plus(&Load::of(g)));
+        // Above the cap the loss is the cap.
+        load.vcpus = 1e6;
+        let mut last = (0.0, 0.0);
+        for at in 0..60 {
+            load.demand = 0.001 + step * f64::from(at);
+            let now = (shape.cpu_loss(&load), shape.cpu_slope(&load));
+            prop_assert!(now.0 >= last.0 - 1e-9 && now.1 >= last.1 - 1e-9, "{now:?} after {last:?}");
+            last = now;
+        }
+    }
+
+    #[test]
+    fn memory_loss_is_zero_with_headroom_and_convex_above(seed in any::<u64>(), headroom in 0.0..0.5_f64) {
+        let mut policy = Policy::default();
+        policy.limits.memory_headroom = headroom;
+        let host = fleet::host("a", 4.0, 1000 + seed % 100_000);
+        let shape = Shape::of(&host, &policy);
+        let of = |share: f64| {
+            let active = share * shape.memory;
+            let mib = format!("{active:.0}").parse().unwrap();
+            shape.memory_stall(&Load { active: mib, ..Load::default() })
+        };
+        prop_assert_eq!(of(1.0 - headroom - 0.002).to_bits(), 0.0_f64.to_bits());
+        let stalls: Vec<f64> = (0..200).map(|at| of(0.5 + 0.005 * f64::from(at))).collect();
+        // A MiB is the grain of the format: the steps are not quite equal.
+        for w in stalls.windows(3).filter(|w| w[2] < 1.0) {
+            prop_assert!(w[0] <= w[1] && w[1] - w[0] <= (w[2] - w[1]) * 1.3 + 0.02, "{w:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dirty_curve_that_falls_back_counts_as_flat_there() {
+    let curve = |points: &[(f64, f64)]| Guest {
+        state: GuestState::Running,
+        memory_mib: 4096,
+        dirty_curve: points.to_vec(),
+        ..Guest::default()
+    };
+    let policy = Policy::default();
+    let falls = precopy::predict(
+        &curve(&[(1.0, 500.0), (2.0, 100.0), (9.0, 500.0)]),
+        1000.0,
+        &policy,
+    );
+    let flat = precopy::predict(
+        &curve(&[(1.0, 500.0), (2.0, 500.0), (9.0, 500.0)]),
+        1000.0,
+        &policy,
+    );
+    assert_eq!(falls, flat);
+}
+
+#[test]
+fn memory_loss_has_no_cliff_without_headroom() {
+    let mut policy = Policy::default();
+    policy.limits.memory_headroom = 0.0;
+    let shape = Shape::of(&fleet::host("a", 4.0, 100_000), &policy);
+    let of = |active| {
+        shape.memory_stall(&Load {
+            active,
+            ..Load::default()
+        })
+    };
+    assert!(of(100_000) < 1e-12 && of(100_001) < 1e-6 && of(101_000) > 0.09);
+}
