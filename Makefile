@@ -13,7 +13,7 @@ SEED ?= 1
 LAB := --features evenkeel-tests/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint build binaries setup setup-build
+.PHONY: help demo test test-fast properties lint build binaries setup setup-build
 
 .NOTPARALLEL:
 
@@ -35,6 +35,12 @@ test-fast: setup-build ## every test that needs neither root nor the lab
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace
 	@echo
 	@echo 'not run: tests/e2e (cargo feature "lab"): it needs root and the lab, which make test sets up'
+
+# As many fleets as one likes, others in each run (or those of SEED).
+CASES ?= 5000
+properties: setup-build ## the planner's properties on CASES wild fleets each (default 5000)
+	PROPTEST_CASES=$(CASES) $(if $(filter file,$(origin SEED)),,PROPTEST_RNG_SEED=$(SEED)) \
+		$(CARGO) test --release -p evenkeel-planner --test never --test properties --test curves
 
 lint: setup-build ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
