@@ -13,7 +13,7 @@ mod plan;
 mod status;
 
 pub use change::{
-    MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault,
+    MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault, PolicyPlace,
 };
 pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};

@@ -6,16 +6,19 @@
 
 mod conflict;
 mod error;
+mod overlap;
 mod parse;
+mod patterns;
 mod quantity;
 mod reader;
+mod syntax;
 mod tables;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use error::{Fault, PolicyError};
+pub use error::{Fault, PolicyCheck, PolicyError, Related};
 
 /// The newest policy schema that this version understands.
 pub const SCHEMA: i64 = 1;
@@ -305,9 +308,23 @@ impl Policy {
     /// Reads a policy text.
     ///
     /// # Errors
-    /// Every fault found, each with line, column, cause and, where one can be guessed, a suggestion.
+    /// Every fault found, each with line, column, cause and what would be right.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        parse::parse(text)
+        parse::check(text).into_policy()
+    }
+
+    /// Reads a policy text and tells also what is allowed but hardly meant.
+    #[must_use]
+    pub fn check(text: &str) -> PolicyCheck {
+        parse::check(text)
+    }
+
+    /// The bytes of a file as a policy text.
+    ///
+    /// # Errors
+    /// The place of the first byte that is no UTF-8.
+    pub fn text_of(bytes: &[u8]) -> Result<&str, PolicyError> {
+        syntax::text_of(bytes)
     }
 
     /// The text with its `mode` changed, comments and everything else kept.

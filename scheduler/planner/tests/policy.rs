@@ -155,7 +155,7 @@ const BAD: &[(&str, usize, usize, &[&str])] = &[
         "[limit]\n",
         1,
         2,
-        &["unknown key \"limit\"", "did you mean \"limits\"?"],
+        &["unknown table \"limit\"", "did you mean \"limits\"?"],
     ),
     (
         "[limits]\nmigration_per_host = 2",

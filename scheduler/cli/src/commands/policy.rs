@@ -4,14 +4,14 @@ use std::io::Read;
 use std::path::Path;
 
 use evenkeel_planner::Policy;
-use evenkeel_planner::policy::PolicyError;
+use evenkeel_planner::policy::{Fault, PolicyCheck, PolicyError};
 use evenkeel_proto::v1;
 
 use super::Session;
 use super::fleet;
 use crate::args::PolicyCommand;
 use crate::exit::{Exit, Failure};
-use crate::view::{PolicyApplied, PolicyCheck, PolicyFault};
+use crate::view::{self, PolicyApplied, PolicyFault, PolicyPlace};
 
 pub(super) async fn policy(
     session: &mut Session<'_>,
@@ -27,37 +27,67 @@ pub(super) async fn policy(
     }
 }
 
-/// The name of a file for messages, and its text; `-` is standard input.
-pub(super) fn read_text(file: &Path) -> Result<(String, String), Failure> {
-    let (name, text) = if file == Path::new("-") {
-        let mut text = String::new();
-        let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
+/// The name of a file for messages, and its bytes; `-` is standard input.
+fn read_bytes(file: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let (name, bytes) = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut bytes).map(|_| bytes);
         ("<stdin>".to_owned(), read)
     } else {
-        (file.display().to_string(), std::fs::read_to_string(file))
+        (file.display().to_string(), std::fs::read(file))
     };
-    match text {
-        Ok(text) => Ok((name, text)),
+    match bytes {
+        Ok(bytes) => Ok((name, bytes)),
         Err(source) => Err(Failure::Unreadable { path: name, source }),
     }
 }
 
-/// Reads and checks a policy file.
-pub(super) fn parse(file: &Path) -> Result<Policy, Failure> {
-    let (name, text) = read_text(file)?;
-    Policy::parse(&text).map_err(|source| Failure::Policy {
-        faults: describe(&name, &source),
+/// The name of a file for messages, and its text; `-` is standard input.
+pub(super) fn read_text(file: &Path) -> Result<(String, String), Failure> {
+    let (name, bytes) = read_bytes(file)?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(Failure::Unreadable {
+            path: name,
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+        }),
+    }
+}
+
+/// The name of a policy file, its text, and what it turned out to be.
+fn read_policy(file: &Path) -> Result<(String, String, PolicyCheck), Failure> {
+    let (name, bytes) = read_bytes(file)?;
+    Ok(match Policy::text_of(&bytes) {
+        Ok(text) => (name, text.to_owned(), Policy::check(text)),
+        Err(PolicyError { faults }) => {
+            let check = PolicyCheck {
+                policy: None,
+                faults,
+                warnings: vec![],
+            };
+            (name, String::new(), check)
+        }
     })
 }
 
-/// The faults with the file's name in their place.
-fn describe(file: &str, error: &PolicyError) -> String {
+/// Reads and checks a policy file.
+pub(super) fn parse(file: &Path) -> Result<Policy, Failure> {
+    let (name, _, check) = read_policy(file)?;
+    check.into_policy().map_err(|error| Failure::Policy {
+        faults: describe(&name, "", &error.faults),
+    })
+}
+
+/// Faults with the file's name in their place, each ending in a newline but the last.
+fn describe(file: &str, what: &str, faults: &[Fault]) -> String {
     let placed = |text: String| match text.strip_prefix("policy:") {
-        Some(rest) => format!("{file}:{rest}"),
+        Some(rest) => match rest.split_once(": ") {
+            Some((place, rest)) => format!("{file}:{place}: {what}{rest}"),
+            None => format!("{file}:{rest}"),
+        },
         None => text,
     };
-    let faults: Vec<String> = error
-        .faults
+    let faults: Vec<String> = faults
         .iter()
         .map(|fault| placed(fault.to_string()))
         .collect();
@@ -65,34 +95,46 @@ fn describe(file: &str, error: &PolicyError) -> String {
 }
 
 fn check(session: &mut Session<'_>, file: &Path) -> Result<Exit, Failure> {
-    let (name, text) = read_text(file)?;
-    let error = Policy::parse(&text).err();
-    let faults = error
-        .as_ref()
-        .map(|error| error.faults.as_slice())
-        .unwrap_or_default();
-    let faults = faults.iter().map(|fault| PolicyFault {
+    let (name, _, found) = read_policy(file)?;
+    let verdict = view::PolicyCheck {
+        schema: view::PolicyCheck::SCHEMA,
+        file: name,
+        faults: found.faults.iter().map(fault_view).collect(),
+        warnings: found.warnings.iter().map(fault_view).collect(),
+    };
+    let words = |verdict: &view::PolicyCheck, _| {
+        let file = &verdict.file;
+        let mut text = String::new();
+        for (what, faults) in [("", &found.faults), ("warning: ", &found.warnings)] {
+            if !faults.is_empty() {
+                text.push_str(&(describe(file, what, faults) + "\n"));
+            }
+        }
+        if found.faults.is_empty() {
+            text.push_str(&format!("{file}: sound\n"));
+        }
+        text
+    };
+    session.print(&verdict, words, |verdict| verdict.file.clone())?;
+    Ok(match found.policy {
+        Some(_) => Exit::Ok,
+        None => Exit::BadConfig,
+    })
+}
+
+fn fault_view(fault: &Fault) -> PolicyFault {
+    let related = fault.related.iter().map(|other| PolicyPlace {
+        line: other.line,
+        column: other.column,
+        what: other.what.clone(),
+    });
+    PolicyFault {
         line: fault.line,
         column: fault.column,
         message: fault.message.clone(),
-        hint: fault.hint.clone(),
-    });
-    let faults = faults.collect();
-    let verdict = PolicyCheck {
-        schema: PolicyCheck::SCHEMA,
-        file: name.clone(),
-        faults,
-    };
-    let words = |verdict: &PolicyCheck, _| match &error {
-        Some(error) => describe(&verdict.file, error) + "\n",
-        None => format!("{}: sound\n", verdict.file),
-    };
-    session.print(&verdict, words, |verdict| verdict.file.clone())?;
-    Ok(if error.is_some() {
-        Exit::BadConfig
-    } else {
-        Exit::Ok
-    })
+        hint: Some(fault.hint.clone()),
+        related: related.collect(),
+    }
 }
 
 async fn apply(
@@ -101,10 +143,15 @@ async fn apply(
     if_revision: Option<u64>,
     dry_run: bool,
 ) -> Result<Exit, Failure> {
-    let (name, text) = read_text(file)?;
+    let (name, text, check) = read_policy(file)?;
+    if !check.warnings.is_empty() {
+        session
+            .io
+            .say(&describe(&name, "warning: ", &check.warnings));
+    }
     // Told here with line and column instead of by the leader after a round trip.
-    Policy::parse(&text).map_err(|source| Failure::Policy {
-        faults: describe(&name, &source),
+    check.into_policy().map_err(|error| Failure::Policy {
+        faults: describe(&name, "", &error.faults),
     })?;
     let client = session.client()?;
     let expected_revision = match if_revision {

@@ -65,6 +65,8 @@ pub struct PolicyCheck {
     pub file: String,
     /// What is wrong with it; empty: nothing.
     pub faults: Vec<PolicyFault>,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<PolicyFault>,
 }
 
 /// One fault of a policy.
@@ -78,6 +80,19 @@ pub struct PolicyFault {
     pub message: String,
     /// What would be right.
     pub hint: Option<String>,
+    /// Other places that it is about, such as the rule that is contradicted.
+    pub related: Vec<PolicyPlace>,
+}
+
+/// A place of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyPlace {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What stands there.
+    pub what: String,
 }
 
 impl ModeChange {

@@ -5,9 +5,9 @@
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::error::{Fault, PolicyError};
+use super::error::{Fault, PolicyCheck};
 use super::reader::{Reader, Value};
-use super::{Mode, Policy, SCHEMA, Strategy, conflict, tables};
+use super::{Mode, Policy, SCHEMA, Strategy, conflict, syntax, tables};
 
 const TOP: &[&str] = &[
     "schema",
@@ -24,31 +24,53 @@ const TOP: &[&str] = &[
     "opt_out",
 ];
 
-pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
+/// Longer texts are no policies: 1 MiB.
+const LONGEST: usize = 1 << 20;
+
+pub(super) fn check(text: &str) -> PolicyCheck {
     let mut reader = Reader::new(text);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        let message = error.message().trim().replace('\n', ", ");
-        reader
-            .faults
-            .push(Fault::at(text, span, format!("not TOML: {message}")));
-    }
     let mut policy = Policy::default();
-    if errors.is_empty() {
-        read(&mut reader, document.get_ref(), &mut policy);
-        conflict::find(&mut reader, &policy);
+    if text.len() > LONGEST {
+        let message = format!(
+            "the text has {} bytes, at most {LONGEST} are read",
+            text.len()
+        );
+        let hint =
+            "select guests by pattern or label instead of listing them, or take the right file";
+        reader.fault(0..0, message, hint);
+    } else {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        match syntax::first(text, &errors) {
+            Some(fault) => reader.faults.push(fault),
+            None => {
+                read(&mut reader, document.get_ref(), &mut policy);
+                conflict::find(&mut reader, &policy);
+            }
+        }
     }
-    let mut faults = reader.faults;
-    if faults.is_empty() {
-        return Ok(policy);
+    let sorted = |mut faults: Vec<Fault>| {
+        faults.iter_mut().for_each(Fault::shorten);
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        faults.dedup();
+        faults
+    };
+    let faults = sorted(reader.faults);
+    // What is no policy yet is not worth advice.
+    if !faults.is_empty() {
+        reader.warnings.clear();
     }
-    faults.sort_by_key(|fault| (fault.line, fault.column));
-    faults.dedup();
-    Err(PolicyError { faults })
+    PolicyCheck {
+        policy: faults.is_empty().then_some(policy),
+        faults,
+        warnings: sorted(reader.warnings),
+    }
 }
 
 fn read(r: &mut Reader<'_>, table: &DeTable<'_>, policy: &mut Policy) {
+    if !table.contains_key("schema") && !table.is_empty() {
+        let message = format!("the text does not say its schema; it is read as {SCHEMA}");
+        r.warn(0..0, message, format!("begin it with schema = {SCHEMA}"));
+    }
     for (key, value) in table.iter() {
         match key.get_ref().as_ref() {
             "schema" => schema(r, value),
@@ -66,26 +88,31 @@ fn read(r: &mut Reader<'_>, table: &DeTable<'_>, policy: &mut Policy) {
             kind @ ("affinity" | "anti_affinity" | "pin" | "opt_out") => {
                 tables::rules(r, kind, value, &mut policy.rules);
             }
-            _ => r.unknown(key, "", TOP),
+            _ => r.unknown(key, "", TOP, tables::home_of(key)),
         }
     }
 }
 
 fn schema(r: &mut Reader<'_>, value: &Value<'_>) {
-    match r.integer(value) {
-        Some(SCHEMA) | None => {}
+    let hint = format!("write schema = {SCHEMA}");
+    let given = value.get_ref().as_integer();
+    let number = given.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+    match number {
+        Some(SCHEMA) => {}
         Some(newer) if newer > SCHEMA => {
             let message =
                 format!("schema {newer} is newer than this version understands ({SCHEMA})");
+            let hint = format!("upgrade evenkeel before applying it, or {hint}");
+            r.fault(value.span(), message, hint);
+        }
+        Some(other) => r.fault(value.span(), format!("there is no schema {other}"), hint),
+        None => {
+            let found = value.get_ref().type_str();
             r.fault(
                 value.span(),
-                message,
-                Some("upgrade evenkeel before applying it".to_owned()),
+                format!("expected the schema's number, found {found}"),
+                hint,
             );
-        }
-        Some(other) => {
-            let hint = Some(format!("write schema = {SCHEMA}"));
-            r.fault(value.span(), format!("there is no schema {other}"), hint);
         }
     }
 }

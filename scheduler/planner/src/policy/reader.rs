@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::Fault;
-use super::quantity;
+use super::{patterns, quantity};
 
 pub(super) type Key<'t> = Spanned<DeString<'t>>;
 pub(super) type Value<'t> = Spanned<DeValue<'t>>;
@@ -17,7 +17,10 @@ pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 #[derive(Debug)]
 pub(super) struct Reader<'t> {
     pub(super) text: &'t str,
+    /// What makes the text unusable.
     pub(super) faults: Vec<Fault>,
+    /// What is allowed, but hardly meant.
+    pub(super) warnings: Vec<Fault>,
 }
 
 impl<'t> Reader<'t> {
@@ -25,115 +28,159 @@ impl<'t> Reader<'t> {
         Self {
             text,
             faults: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
-    pub(super) fn fault(&mut self, span: Range<usize>, message: String, hint: Option<String>) {
-        self.faults.push(Fault {
-            hint,
+    fn made(&self, span: Range<usize>, message: String, hint: impl Into<String>) -> Fault {
+        Fault {
+            hint: hint.into(),
             ..Fault::at(self.text, span, message)
-        });
+        }
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, expected: &str) {
+    pub(super) fn fault(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
+        let fault = self.made(span, message, hint);
+        self.faults.push(fault);
+    }
+
+    pub(super) fn warn(&mut self, span: Range<usize>, message: String, hint: impl Into<String>) {
+        let fault = self.made(span, message, hint);
+        self.warnings.push(fault);
+    }
+
+    fn wrong_type(&mut self, value: &Value<'_>, expected: &str, hint: impl Into<String>) {
         let found = value.get_ref().type_str();
-        self.fault(
-            value.span(),
-            format!("expected {expected}, found {}", article(found)),
-            None,
-        );
+        let message = format!("expected {expected}, found {}", article(found));
+        self.fault(value.span(), message, hint);
     }
 
-    /// A key that this table does not have.
-    pub(super) fn unknown(&mut self, key: &Key<'_>, place: &str, known: &[&str]) {
+    /// A key that this table does not have; `elsewhere` is the table that has it.
+    pub(super) fn unknown(
+        &mut self,
+        key: &Key<'_>,
+        place: &str,
+        known: &[&str],
+        elsewhere: Option<&str>,
+    ) {
         let name: &str = key.get_ref();
+        let hint = match (nearest(name, known), elsewhere) {
+            (_, Some(table)) => format!("it belongs into [{table}]"),
+            (Some(near), None) => format!("did you mean {near:?}?"),
+            (None, None) => format!("known here: {}", known.join(", ")),
+        };
         let place = if place.is_empty() {
             String::new()
         } else {
             format!(" in [{place}]")
         };
-        let hint = match nearest(name, known) {
-            Some(near) => format!("did you mean {near:?}?"),
-            None => format!("known here: {}", known.join(", ")),
+        let before = self.text.get(..key.span().start).unwrap_or_default();
+        let kind = if before.ends_with('[') {
+            "table"
+        } else {
+            "key"
         };
-        self.fault(
-            key.span(),
-            format!("unknown key {name:?}{place}"),
-            Some(hint),
-        );
+        let message = format!("unknown {kind} {name:?}{place}");
+        self.fault(key.span(), message, hint);
     }
 
     /// A whole number within a range.
     pub(super) fn count(&mut self, value: &Value<'_>, range: RangeInclusive<i64>, into: &mut u32) {
-        let Some(number) = self.integer(value) else {
-            return;
+        let (low, high) = (*range.start(), *range.end());
+        let hint = format!("write a whole number from {low} to {high}");
+        let Some(number) = value.get_ref().as_integer() else {
+            let meant = self.number_meant(value).map(f64::round);
+            let fits = |n: &f64| (from_small(low)..=from_small(high)).contains(n);
+            let hint = meant
+                .filter(fits)
+                .map_or(hint, |n| format!("did you mean {n}?"));
+            return self.wrong_type(value, "a whole number", hint);
         };
-        match u32::try_from(number) {
-            Ok(fits) if range.contains(&number) => *into = fits,
-            Ok(_) | Err(_) => {
-                self.out_of_range(value, &number.to_string(), *range.start(), *range.end())
+        let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        match parsed.filter(|n| range.contains(n)).map(u32::try_from) {
+            Some(Ok(fits)) => *into = fits,
+            Some(Err(_)) | None => {
+                let message = format!("{} is out of range", self.source(value));
+                self.fault(value.span(), message, hint);
             }
         }
-    }
-
-    pub(super) fn integer(&mut self, value: &Value<'_>) -> Option<i64> {
-        let Some(number) = value.get_ref().as_integer() else {
-            self.wrong_type(value, "a whole number");
-            return None;
-        };
-        let parsed = i64::from_str_radix(number.as_str(), number.radix());
-        if parsed.is_err() {
-            self.fault(
-                value.span(),
-                format!("{} is too large", number.as_str()),
-                None,
-            );
-        }
-        parsed.ok()
     }
 
     /// A number, whole or not, within a range.
     pub(super) fn number(&mut self, value: &Value<'_>, range: RangeInclusive<f64>, into: &mut f64) {
+        let (low, high) = (*range.start(), *range.end());
+        let mut hint = format!("write a number from {low} to {high}");
         let inner = value.get_ref();
         let parsed = match (inner.as_float(), inner.as_integer()) {
             (Some(float), _) => float.as_str().parse::<f64>().ok(),
-            (None, Some(_)) => self
-                .integer(value)
-                .and_then(|n| i32::try_from(n).ok())
+            (None, Some(whole)) => i32::from_str_radix(whole.as_str(), whole.radix())
+                .ok()
                 .map(f64::from),
-            (None, None) => return self.wrong_type(value, "a number"),
-        };
-        match parsed {
-            Some(number) if range.contains(&number) => *into = number,
-            Some(_) | None => {
-                let given = self.text.get(value.span()).unwrap_or_default().to_owned();
-                self.out_of_range(value, &given, *range.start(), *range.end());
+            (None, None) => {
+                let meant = self.number_meant(value).filter(|n| range.contains(n));
+                let hint = meant.map_or(hint, |n| format!("did you mean {n}?"));
+                return self.wrong_type(value, "a number", hint);
             }
+        };
+        if let Some(number) = parsed.filter(|n| range.contains(n)) {
+            *into = number;
+            return;
         }
+        // A fraction of something is often written in per cent.
+        if let Some(share) = parsed.map(|n| n / 100.0)
+            && high < 1.0
+            && range.contains(&share)
+        {
+            hint = format!("did you mean {share}? {hint}");
+        }
+        let message = format!("{} is out of range", self.source(value));
+        self.fault(value.span(), message, hint);
     }
 
-    fn out_of_range<T: std::fmt::Display>(
-        &mut self,
-        value: &Value<'_>,
-        given: &str,
-        low: T,
-        high: T,
-    ) {
-        let hint = format!("write a number from {low} to {high}");
-        self.fault(value.span(), format!("{given} is out of range"), Some(hint));
+    /// A value as it stands in the text.
+    fn source(&self, value: &Value<'_>) -> &'t str {
+        self.text.get(value.span()).unwrap_or_default()
+    }
+
+    /// The number at the beginning of a text such as "3", "150%" or "800MiB/s", or a float.
+    fn number_meant(&self, value: &Value<'_>) -> Option<f64> {
+        if let Some(float) = value.get_ref().as_float() {
+            return float.as_str().parse().ok();
+        }
+        let text = value.get_ref().as_str()?.trim();
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+        let number: f64 = number.parse().ok()?;
+        Some(if unit.trim() == "%" {
+            number / 100.0
+        } else {
+            number
+        })
     }
 
     pub(super) fn boolean(&mut self, value: &Value<'_>, into: &mut bool) {
-        match value.get_ref().as_bool() {
-            Some(given) => *into = given,
-            None => self.wrong_type(value, "true or false"),
+        if let Some(given) = value.get_ref().as_bool() {
+            *into = given;
+            return;
         }
+        let word = self.source(value).trim_matches(['"', '\'']).to_lowercase();
+        let hint = match word.as_str() {
+            "true" | "yes" | "on" | "1" => "did you mean true?",
+            "false" | "no" | "off" | "0" => "did you mean false?",
+            _ => "write true or false, without quotes",
+        };
+        self.wrong_type(value, "true or false", hint);
     }
 
-    pub(super) fn string(&mut self, value: &Value<'_>, expected: &str) -> Option<String> {
+    pub(super) fn string(
+        &mut self,
+        value: &Value<'_>,
+        expected: &str,
+        hint: impl Into<String>,
+    ) -> Option<String> {
         let text = value.get_ref().as_str().map(str::to_owned);
         if text.is_none() {
-            self.wrong_type(value, expected);
+            self.wrong_type(value, expected, hint);
         }
         text
     }
@@ -142,21 +189,20 @@ impl<'t> Reader<'t> {
     pub(super) fn duration(&mut self, value: &Value<'_>, least: Duration, into: &mut Duration) {
         let inner = value.get_ref();
         if inner.is_integer() || inner.is_float() {
-            let given = self.text.get(value.span()).unwrap_or_default();
-            let hint = Some(format!("did you mean \"{given}s\"?"));
-            return self.fault(
-                value.span(),
-                "a duration needs a unit and quotes".to_owned(),
-                hint,
-            );
+            let given = quantity::seconds(self.source(value));
+            let hint = given.map_or(quantity::SHAPE.to_owned(), |d| {
+                format!("did you mean {d:?}?")
+            });
+            let message = "a duration needs a unit and quotes".to_owned();
+            return self.fault(value.span(), message, hint);
         }
-        let Some(text) = self.string(value, "a duration such as \"30s\"") else {
+        let Some(text) = self.string(value, "a duration such as \"30s\"", quantity::SHAPE) else {
             return;
         };
         match quantity::duration(&text) {
             Ok(given) if given >= least => *into = given,
             Ok(_) => {
-                let hint = Some(format!("write at least {least:?}"));
+                let hint = format!("write at least {:?}", quantity::written(least));
                 self.fault(value.span(), format!("{text:?} is too short"), hint);
             }
             Err((message, hint)) => self.fault(value.span(), message, hint),
@@ -170,7 +216,10 @@ impl<'t> Reader<'t> {
         names: &[&str],
         into: &mut T,
     ) -> bool {
-        let Some(text) = self.string(value, &format!("one of {}", names.join(", "))) else {
+        let all = names.join(", ");
+        let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        let hint = format!("write one of {}", quoted.join(", "));
+        let Some(text) = self.string(value, &format!("one of {all}"), hint.as_str()) else {
             return false;
         };
         if let Ok(known) = text.parse() {
@@ -179,73 +228,101 @@ impl<'t> Reader<'t> {
         }
         let hint = match nearest(&text, names) {
             Some(near) => format!("did you mean {near:?}?"),
-            None => format!("write one of {}", names.join(", ")),
+            None => hint,
         };
-        self.fault(
-            value.span(),
-            format!("{text:?} is none of {}", names.join(", ")),
-            Some(hint),
-        );
+        self.fault(value.span(), format!("{text:?} is none of {all}"), hint);
         false
     }
 
-    /// A non-empty list of non-empty texts.
-    pub(super) fn strings(&mut self, value: &Value<'_>, into: &mut Vec<String>) {
+    /// A non-empty list of names and patterns.
+    pub(super) fn patterns(&mut self, value: &Value<'_>, into: &mut Vec<String>) {
         let Some(list) = value.get_ref().as_array() else {
-            let hint = value
+            let meant = value
                 .get_ref()
                 .as_str()
                 .map(|s| format!("did you mean [{s:?}]?"));
-            let found = value.get_ref().type_str();
-            let message = format!("expected a list of names, found {}", article(found));
-            return self.fault(value.span(), message, hint);
+            let hint = meant.unwrap_or_else(|| "write a list such as [\"web-1\", \"db-*\"]".into());
+            return self.wrong_type(value, "a list of names", hint);
         };
         if list.is_empty() {
-            self.fault(
-                value.span(),
-                "the list is empty: nothing is chosen".to_owned(),
-                None,
-            );
+            let message = "the list is empty: nothing is chosen".to_owned();
+            let hint = "name at least one, such as [\"web-1\", \"db-*\"], or remove the rule";
+            self.fault(value.span(), message, hint);
         }
         for item in list.iter() {
             match item.get_ref().as_str() {
-                Some("") => self.fault(item.span(), "a name is empty".to_owned(), None),
-                Some(text) => into.push(text.to_owned()),
-                None => self.wrong_type(item, "a name"),
+                Some(text) => match patterns::fault(text) {
+                    Some((message, hint)) => self.fault(item.span(), message, hint),
+                    None if into.iter().any(|known| known == text) => {
+                        let message = format!("{text:?} stands twice in the list");
+                        self.warn(item.span(), message, "remove one of the two");
+                    }
+                    None => into.push(text.to_owned()),
+                },
+                None => {
+                    let hint = format!("did you mean {:?}?", self.source(item));
+                    self.wrong_type(item, "a name", hint);
+                }
             }
         }
     }
 
     /// A table of labels: `{ rack = "r1" }`.
     pub(super) fn labels(&mut self, value: &Value<'_>, into: &mut Vec<(String, String)>) {
-        let Some(table) = self.table(value, "a table of labels such as { rack = \"r1\" }") else {
+        let example = "write { rack = \"r1\" }, with quotes around the value";
+        if value.get_ref().as_table().is_none() {
+            let pair = value
+                .get_ref()
+                .as_str()
+                .and_then(|text| text.split_once(['=', ':']));
+            let hint = pair.map_or(example.to_owned(), |(key, value)| {
+                format!("did you mean {{ {} = {:?} }}?", key.trim(), value.trim())
+            });
+            return self.wrong_type(value, "a table of labels", hint);
+        }
+        let Some(table) = value.get_ref().as_table() else {
             return;
         };
         if table.is_empty() {
-            self.fault(
-                value.span(),
-                "no label is given: nothing is chosen".to_owned(),
-                None,
-            );
+            let message = "no label is given: nothing is chosen".to_owned();
+            self.fault(value.span(), message, example);
         }
         for (key, value) in table.iter() {
-            if let Some(text) = self.string(value, "a label's value") {
-                into.push((key.get_ref().to_string(), text));
+            let meant = format!("did you mean {:?}?", self.source(value));
+            let hint = match value.get_ref() {
+                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => meant.as_str(),
+                DeValue::String(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)
+                | DeValue::Table(_) => example,
+            };
+            if let Some(text) = self.string(value, "a label's value", hint) {
+                match patterns::fault(&text) {
+                    Some((message, hint)) => self.fault(value.span(), message, hint),
+                    None => into.push((key.get_ref().to_string(), text)),
+                }
             }
         }
     }
 
+    /// A table of keys, `[name]`.
     pub(super) fn table<'v, 'd>(
         &mut self,
         value: &'v Value<'d>,
         expected: &str,
+        hint: &str,
     ) -> Option<&'v DeTable<'d>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
-            self.wrong_type(value, expected);
+            self.wrong_type(value, expected, hint);
         }
         table
     }
+}
+
+/// A bound of a whole number as a float; the bounds of policies are small.
+fn from_small(n: i64) -> f64 {
+    i32::try_from(n).map_or(f64::MAX, f64::from)
 }
 
 fn article(kind: &str) -> String {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use toml::de::DeTable;
+
 use super::reader::{Key, Reader, Value};
 use super::{Control, Limits, Migration, Price, Rule, RuleKind, Selector, Strength};
 
@@ -22,10 +24,29 @@ const PRICE: &[&str] = &[
     "should_rule",
 ];
 
+/// The table whose key this is.
+pub(super) fn home_of(key: &Key<'_>) -> Option<&'static str> {
+    let name: &str = key.get_ref();
+    let tables = [
+        ("limits", LIMITS),
+        ("control", CONTROL),
+        ("migration", MIGRATION),
+        ("price", PRICE),
+    ];
+    tables
+        .into_iter()
+        .find(|(_, keys)| keys.contains(&name))
+        .map(|(table, _)| table)
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn limits(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Limits) {
-    let Some(table) = r.table(value, "a table: [limits]") else {
+    let Some(table) = r.table(
+        value,
+        "a table: [limits]",
+        "write [limits] on a line of its own, and its keys below",
+    ) else {
         return;
     };
     for (key, value) in table.iter() {
@@ -38,13 +59,27 @@ pub(super) fn limits(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Limits) {
             "memory_headroom" => r.number(value, 0.0..=0.9, &mut into.memory_headroom),
             "max_guests_per_host" => r.count(value, 0..=100_000, &mut into.max_guests_per_host),
             "reserve_host_failures" => r.count(value, 0..=1_000, &mut into.reserve_host_failures),
-            _ => r.unknown(key, "limits", LIMITS),
+            _ => r.unknown(key, "limits", LIMITS, home_of(key)),
         }
+    }
+    if into.migrations_per_host > into.migrations_per_cluster
+        && let Some((key, _)) = table.get_key_value("migrations_per_host")
+    {
+        let message = format!(
+            "migrations_per_host ({}) is never reached: migrations_per_cluster is {}",
+            into.migrations_per_host, into.migrations_per_cluster
+        );
+        let hint = "lower it, or raise migrations_per_cluster";
+        r.warn(key.span(), message, hint);
     }
 }
 
 pub(super) fn control(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Control) {
-    let Some(table) = r.table(value, "a table: [control]") else {
+    let Some(table) = r.table(
+        value,
+        "a table: [control]",
+        "write [control] on a line of its own, and its keys below",
+    ) else {
         return;
     };
     for (key, value) in table.iter() {
@@ -54,13 +89,17 @@ pub(super) fn control(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Control)
             "cooldown" => r.duration(value, Duration::ZERO, &mut into.cooldown),
             "max_report_age" => r.duration(value, SECOND, &mut into.max_report_age),
             "window" => r.duration(value, SECOND, &mut into.window),
-            _ => r.unknown(key, "control", CONTROL),
+            _ => r.unknown(key, "control", CONTROL, home_of(key)),
         }
     }
 }
 
 pub(super) fn migration(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Migration) {
-    let Some(table) = r.table(value, "a table: [migration]") else {
+    let Some(table) = r.table(
+        value,
+        "a table: [migration]",
+        "write [migration] on a line of its own, and its keys below",
+    ) else {
         return;
     };
     for (key, value) in table.iter() {
@@ -72,13 +111,17 @@ pub(super) fn migration(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Migrat
                 r.number(value, 0.0..=1_000_000.0, &mut into.bandwidth_limit_mib_s);
             }
             "auto_converge" => r.boolean(value, &mut into.auto_converge),
-            _ => r.unknown(key, "migration", MIGRATION),
+            _ => r.unknown(key, "migration", MIGRATION, home_of(key)),
         }
     }
 }
 
 pub(super) fn price(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Price) {
-    let Some(table) = r.table(value, "a table: [price]") else {
+    let Some(table) = r.table(
+        value,
+        "a table: [price]",
+        "write [price] on a line of its own, and its keys below",
+    ) else {
         return;
     };
     for (key, value) in table.iter() {
@@ -94,24 +137,29 @@ pub(super) fn price(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Price) {
             "balance" => r.number(value, 0.0..=1_000.0, &mut into.balance),
             "powered_host" => r.number(value, 0.0..=1_000.0, &mut into.powered_host),
             "should_rule" => r.number(value, 0.0..=1_000.0, &mut into.should_rule),
-            _ => r.unknown(key, "price", PRICE),
+            _ => r.unknown(key, "price", PRICE, home_of(key)),
         }
     }
 }
 
 /// Reads all rules of one kind: `[kind.NAME]` tables.
 pub(super) fn rules(r: &mut Reader<'_>, kind: &str, value: &Value<'_>, into: &mut Vec<Rule>) {
-    let example = format!("a table per rule, such as [{kind}.NAME]");
-    let Some(table) = r.table(value, &example) else {
+    let named = format!("give each rule a name: [{kind}.NAME]");
+    let Some(table) = r.table(value, "a table per rule", &named) else {
         return;
     };
     for (name, value) in table.iter() {
-        if value.get_ref().is_table() {
-            into.extend(rule(r, kind, name, value));
-        } else {
-            let hint = Some(format!("give the rule a name: [{kind}.NAME]"));
+        if !value.get_ref().is_table() {
             let message = format!("{:?} is not a rule's table", name.get_ref());
-            r.fault(name.span(), message, hint);
+            r.fault(name.span(), message, named.as_str());
+        } else if name.get_ref().is_empty() {
+            r.fault(
+                name.span(),
+                "a rule's name is empty".to_owned(),
+                named.as_str(),
+            );
+        } else {
+            into.extend(rule(r, kind, name, value));
         }
     }
 }
@@ -136,12 +184,12 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
     for (key, value) in table.iter() {
         let key_name: &str = key.get_ref();
         match key_name {
-            _ if !known.contains(&key_name) => r.unknown(key, &place, known),
-            "guests" => r.strings(value, &mut guests.patterns),
+            _ if !known.contains(&key_name) => r.unknown(key, &place, known, home_of(key)),
+            "guests" => r.patterns(value, &mut guests.patterns),
             "guest_labels" => r.labels(value, &mut guests.labels),
-            "hosts" => r.strings(value, &mut hosts.patterns),
+            "hosts" => r.patterns(value, &mut hosts.patterns),
             "host_labels" => r.labels(value, &mut hosts.labels),
-            "over" => over = r.string(value, "a host label such as \"rack\""),
+            "over" => over = label_name(r, value),
             _ => {
                 let mut given = Strength::Must;
                 r.choice(value, Strength::NAMES, &mut given);
@@ -149,6 +197,8 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
             }
         }
     }
+    one_choice(r, table, "guests", "guest_labels");
+    one_choice(r, table, "hosts", "host_labels");
     let strength = strength.or(if kind == "opt_out" {
         Some(Strength::Must)
     } else {
@@ -176,6 +226,27 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
     })
 }
 
+/// The name of a host label.
+fn label_name(r: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
+    let hint =
+        "write one label's name, such as over = \"rack\"; leave it out to keep apart by host";
+    let name = r.string(value, "a host label such as \"rack\"", hint)?;
+    if name.is_empty() {
+        r.fault(value.span(), "the label's name is empty".to_owned(), hint);
+    }
+    Some(name)
+}
+
+/// A rule says by names or by labels what it is about: both together could mean "or" as well as "and".
+fn one_choice(r: &mut Reader<'_>, table: &DeTable<'_>, names: &str, labels: &str) {
+    if let (Some(_), Some((second, _))) = (table.get_key_value(names), table.get_key_value(labels))
+    {
+        let message = format!("{names} and {labels} stand in one rule");
+        let hint = format!("keep one of them: {names} = [...] or {labels} = {{ ... }}");
+        r.fault(second.span(), message, hint);
+    }
+}
+
 /// What every rule must say: whom it is about, where a pin points, and how strong it is.
 fn require(
     r: &mut Reader<'_>,
@@ -187,11 +258,7 @@ fn require(
 ) {
     let place = format!("[{kind}.{}]", name.get_ref());
     let mut missing = |what: &str, hint: &str| {
-        r.fault(
-            name.span(),
-            format!("{place} does not say {what}"),
-            Some(hint.to_owned()),
-        );
+        r.fault(name.span(), format!("{place} does not say {what}"), hint);
     };
     if *guests == Selector::default() {
         missing(
