@@ -126,7 +126,7 @@ impl<'a> Fleet<'a> {
         };
         let mut start: Vec<usize> = guests.iter().map(|g| host_at(&g.host)).collect();
         let mut flights = Vec::new();
-        for flight in &snapshot.in_flight {
+        for flight in snapshot.flights().counted {
             let guest = guest_at(&flight.guest);
             start[guest] = host_at(&flight.to);
             flights.push((guest, host_at(&flight.from)));

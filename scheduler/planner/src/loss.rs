@@ -329,8 +329,9 @@ pub(crate) fn loads(snapshot: &Snapshot) -> Vec<Load> {
         .collect();
     let mut loads = vec![Load::default(); snapshot.hosts.len()];
     let goes: std::collections::BTreeMap<&str, &str> = snapshot
-        .in_flight
-        .iter()
+        .flights()
+        .counted
+        .into_iter()
         .map(|f| (f.guest.as_str(), f.to.as_str()))
         .collect();
     let mut guests: Vec<&Guest> = snapshot.guests.iter().collect();

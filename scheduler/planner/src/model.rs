@@ -86,6 +86,8 @@ pub(crate) struct Model<'a> {
     pub(crate) hosts: Vec<HostModel<'a>>,
     pub(crate) guests: Vec<GuestModel<'a>>,
     pub(crate) flights: Vec<Flight>,
+    /// Migrations under way that cannot be counted: the guest's name, and why.
+    pub(crate) strays: Vec<(&'a str, String)>,
     pub(crate) rules: Rules,
     /// Per profile and host: why a guest of that kind cannot be there, rules over other guests aside.
     pub(crate) profiles: Vec<Vec<Option<BlockReason>>>,
@@ -112,9 +114,10 @@ impl<'a> Model<'a> {
             .enumerate()
             .map(|(at, g)| (g.name.as_str(), at))
             .collect();
-        let flights: Vec<Flight> = snapshot
-            .in_flight
-            .iter()
+        let known = snapshot.flights();
+        let flights: Vec<Flight> = known
+            .counted
+            .into_iter()
             .filter_map(|f| {
                 let guest = *guest_at.get(f.guest.as_str())?;
                 Some(Flight {
@@ -129,6 +132,11 @@ impl<'a> Model<'a> {
             rules: &rules,
             shut_off,
             twice: twice(&guests),
+            strays: known
+                .uncounted
+                .iter()
+                .map(|(g, why)| (*g, why.as_str()))
+                .collect(),
         };
         let mut profiles = Profiles::default();
         let models: Vec<GuestModel<'a>> = guests
@@ -148,6 +156,7 @@ impl<'a> Model<'a> {
             hosts: host_models(&hosts, policy),
             guests: models,
             flights: Vec::new(),
+            strays: known.uncounted,
             rules,
             profiles: profiles.rows,
             mean: (0.0, 0.0),
@@ -291,6 +300,8 @@ struct MobilityJudge<'s> {
     rules: &'s Rules,
     shut_off: ShutOffGuests,
     twice: Vec<bool>,
+    /// Guests that are said to be migrating, which does not fit the rest, and why.
+    strays: BTreeMap<&'s str, &'s str>,
 }
 
 impl MobilityJudge<'_> {
@@ -314,6 +325,9 @@ impl MobilityJudge<'_> {
     fn fixed(&self, at: usize, guest: &Guest, host: &Host) -> Option<(BlockReason, String)> {
         if host.state == HostState::Absent {
             return Some((BlockReason::HostAbsent, format!("{} is silent", host.name)));
+        }
+        if let Some(why) = self.strays.get(guest.name.as_str()) {
+            return Some((BlockReason::StaleData, (*why).to_owned()));
         }
         if self.twice[at] {
             let uuid = guest.uuid.clone().unwrap_or_default();

@@ -325,6 +325,9 @@ fn standing(model: &Model<'_>, state: &State<'_, '_>) -> Vec<Blocked> {
         .iter()
         .flat_map(|f| f.blocked())
         .collect();
+    for (guest, why) in &model.strays {
+        blocked.push(Blocked::guest(guest, BlockReason::StaleData, why.as_str()));
+    }
     for (at, host) in model.hosts.iter().enumerate() {
         if host.data.state == HostState::Absent && !state.members[at].is_empty() {
             let detail = format!("is silent, with {} guests", state.loads[at].guests);

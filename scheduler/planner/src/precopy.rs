@@ -150,19 +150,51 @@ impl Replay {
     }
 }
 
+/// What guests lose by a migration, by where it comes from, guest-seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CostParts {
+    /// The pause at switch-over.
+    pub pause: f64,
+    /// Running slower while it is copied, throttling included.
+    pub brown_out: f64,
+    /// CPU that copying takes from guests of the two hosts.
+    pub copy_cpu: f64,
+}
+
+impl CostParts {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        self.pause + self.brown_out + self.copy_cpu
+    }
+}
+
 /// What guests lose by a migration, guest-seconds, without the policy's fixed price.
 ///
 /// Pause × max(demand, vCPUs/10) + (brown-out × copy time + throttled time) × demand + what copying takes
 /// from the two hosts: its CPU times the chance that a vCPU waits there (`slopes`, 0–1 each).
 #[must_use]
 pub fn cost(guest: &Guest, precopy: &Precopy, bandwidth: f64, slopes: (f64, f64)) -> f64 {
+    cost_parts(guest, precopy, bandwidth, slopes).total()
+}
+
+/// [`cost`], part by part.
+#[must_use]
+pub fn cost_parts(
+    guest: &Guest,
+    precopy: &Precopy,
+    bandwidth: f64,
+    slopes: (f64, f64),
+) -> CostParts {
     let demand = match guest.state {
         GuestState::Running => guest.cpu_demand_cores,
         GuestState::Paused | GuestState::Shutoff => 0.0,
     };
     let weight = demand.max(DOWNTIME_WEIGHT * f64::from(guest.vcpus));
     let copy_cores = COPY_CORES_PER_MIB_S * bandwidth;
-    precopy.downtime_seconds * weight
-        + (BROWN_OUT * precopy.copy_seconds + precopy.throttled_seconds) * demand
-        + copy_cores * precopy.copy_seconds * (slopes.0 + slopes.1)
+    CostParts {
+        pause: precopy.downtime_seconds * weight,
+        brown_out: (BROWN_OUT * precopy.copy_seconds + precopy.throttled_seconds) * demand,
+        copy_cpu: copy_cores * precopy.copy_seconds * (slopes.0 + slopes.1),
+    }
 }

@@ -4,6 +4,7 @@
 //! the values ([`Snapshot::validate`]); planning does so again, because a snapshot can be built in memory.
 //! What the planner concludes from a snapshot stands elsewhere: this module only holds it.
 
+mod flights;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -283,3 +283,36 @@ fn a_manual_move_takes_the_best_host_or_says_why_each_is_refused() {
         ]
     );
 }
+
+#[test]
+fn a_migration_that_does_not_fit_the_rest_is_named_and_its_guest_left_alone() {
+    let flight = |guest: &str, from: &str, to: &str| InFlight {
+        guest: guest.into(),
+        from: from.into(),
+        to: to.into(),
+    };
+    for (flight, guest, part) in [
+        (flight("web-9", "h1", "h2"), "web-9", "no such guest"),
+        (flight("g1", "h1", "h9"), "g1", "no host \"h9\""),
+        (flight("g1", "h9", "h2"), "g1", "no host \"h9\""),
+        (flight("g1", "h2", "h3"), "g1", "but is on h1"),
+        (flight("g1", "h1", "h1"), "g1", "no way"),
+    ] {
+        let mut snapshot = hot();
+        snapshot.in_flight.push(flight);
+        assert_eq!(snapshot.validate().map_err(|e| e.to_string()), Ok(()));
+        let policy = Policy::default();
+        let (found, _) = plan(&snapshot, &policy, &Options::default());
+        let named = found
+            .blocked
+            .iter()
+            .find(|b| b.guest.as_deref() == Some(guest));
+        let named = named.unwrap_or_else(|| panic!("{}", found.to_json()));
+        assert_eq!(named.reason, BlockReason::StaleData);
+        assert!(named.detail.contains(part), "{named:?}");
+        assert!(!found.steps.is_empty() && found.steps.iter().all(|s| s.guest != guest));
+        assert_eq!(evenkeel_planner::check(&snapshot, &policy, &found), vec![]);
+        let loss = fleet_loss(&snapshot, &policy).total;
+        assert!((loss - fleet_loss(&hot(), &policy).total).abs() < 1e-12);
+    }
+}

@@ -3,7 +3,7 @@
 //! A value that cannot be true makes the whole snapshot unusable: acting on the rest would be acting on
 //! a guess. The error names the place, so that the reporter can be found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Guest, Host, SCHEMA, Snapshot};
 
@@ -44,7 +44,9 @@ fn invalid(place: String, problem: impl Into<String>) -> SnapshotError {
 }
 
 impl Snapshot {
-    /// Checks every value: finite, not negative, not absurd, names unique, references known.
+    /// Checks every value: finite, not negative, not absurd, names unique, hosts of guests known.
+    ///
+    /// Migrations under way that do not fit the rest are no fault: a plan names them and counts the others.
     ///
     /// # Errors
     /// The first fault, with its place.
@@ -55,47 +57,9 @@ impl Snapshot {
             });
         }
         let hosts = unique("hosts", self.hosts.iter().map(|h| h.name.as_str()))?;
-        let guests = unique("guests", self.guests.iter().map(|g| g.name.as_str()))?;
+        unique("guests", self.guests.iter().map(|g| g.name.as_str()))?;
         self.hosts.iter().try_for_each(check_host)?;
-        self.guests
-            .iter()
-            .try_for_each(|g| check_guest(g, &hosts))?;
-        self.check_in_flight(&hosts, &guests)
-    }
-
-    fn check_in_flight(
-        &self,
-        hosts: &BTreeSet<&str>,
-        guests: &BTreeSet<&str>,
-    ) -> Result<(), SnapshotError> {
-        let at: BTreeMap<&str, &str> = self
-            .guests
-            .iter()
-            .map(|g| (g.name.as_str(), g.host.as_str()))
-            .collect();
-        let mut seen = BTreeSet::new();
-        for flight in &self.in_flight {
-            let place = |field: &str| format!("in_flight[{}].{field}", flight.guest);
-            if !guests.contains(flight.guest.as_str()) {
-                return Err(invalid(place("guest"), "no such guest"));
-            }
-            if !seen.insert(flight.guest.as_str()) {
-                return Err(invalid(place("guest"), "is in flight twice"));
-            }
-            known(hosts, &flight.from, || place("from"))?;
-            known(hosts, &flight.to, || place("to"))?;
-            if flight.from == flight.to {
-                return Err(invalid(place("to"), "is the host it leaves"));
-            }
-            let host = at.get(flight.guest.as_str()).copied().unwrap_or_default();
-            if host != flight.from && host != flight.to {
-                return Err(invalid(
-                    place("from"),
-                    format!("the guest is on {host}, neither end"),
-                ));
-            }
-        }
-        Ok(())
+        self.guests.iter().try_for_each(|g| check_guest(g, &hosts))
     }
 }
 
