@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use evenkeel_planner::{Options, Plan, Policy, Snapshot, Strategy, plan};
+use evenkeel_planner::{Options, Plan, Policy, Snapshot, Strategy, Variance, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::family::{Family, generate};
@@ -64,6 +64,8 @@ pub struct Reached {
 pub struct Case {
     /// The comparison's [`Key`] as text.
     pub key: String,
+    /// [`Instance::fingerprint`].
+    pub fingerprint: String,
     /// The fleet in numbers.
     pub instance: Instance,
     /// What is compared against: see [`start`].
@@ -86,20 +88,29 @@ pub fn fleet(key: Key) -> anyhow::Result<(Snapshot, Policy)> {
     Ok((fleet.snapshot, policy))
 }
 
-/// What the planner reaches with default settings.
+/// What the planner reaches with default settings, and its plan.
 ///
 /// # Errors
 /// When its plan leads where nobody may be.
-pub fn ours(instance: &Instance, snapshot: &Snapshot, policy: &Policy) -> anyhow::Result<Reached> {
-    let (plan, _) = plan(snapshot, policy, &Options::default());
+pub fn ours(
+    instance: &Instance,
+    snapshot: &Snapshot,
+    policy: &Policy,
+) -> anyhow::Result<(Reached, Plan)> {
+    let options = Options {
+        variance: Variance::Frozen,
+        ..Options::default()
+    };
+    let (plan, _) = plan(snapshot, policy, &options);
     let placement = end(instance, &plan)?;
     let direct = instance
         .objective(&placement)
         .context("the planner's plan ends where it may not")?;
-    Ok(Reached {
+    let reached = Reached {
         objective: direct + instance.factor * detours(instance, &plan),
         placement,
-    })
+    };
+    Ok((reached, plan))
 }
 
 /// Where a plan ends.
@@ -145,13 +156,19 @@ fn detours(instance: &Instance, plan: &Plan) -> f64 {
 const RUNS: u64 = 2;
 
 impl Case {
-    /// Generates the fleet and runs everything but the exact solver.
+    /// Generates the fleet and runs everything but the exact solver. `known` is the result of an earlier run:
+    /// what it holds of the same fleet is not made again, but for the planner's plan.
     ///
     /// # Errors
     /// When the fleet cannot be planned at all: a fault of the generator or of the planner.
-    pub fn run(key: Key) -> anyhow::Result<Self> {
+    pub fn run(key: Key, known: Option<Self>) -> anyhow::Result<Self> {
         let (snapshot, policy) = fleet(key)?;
         let instance = Instance::new(&snapshot, &policy)?;
+        let fingerprint = instance.fingerprint();
+        let (ours, _) = ours(&instance, &snapshot, &policy).with_context(|| key.to_string())?;
+        if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
+            return Ok(Self { ours, ..known });
+        }
         let reached = |placement: Option<Placement>, what: &str| -> anyhow::Result<Reached> {
             let placement = placement.with_context(|| format!("{key}: {what} finds no place"))?;
             let objective = instance.objective(&placement);
@@ -162,7 +179,6 @@ impl Case {
         };
         let start = reached(start(&instance), "the start")?;
         let greedy = reached(greedy(&instance), "greedy")?;
-        let ours = ours(&instance, &snapshot, &policy).with_context(|| key.to_string())?;
         let mut annealed = greedy.clone();
         for (seed, from) in (0..RUNS).flat_map(|run| [(run, &greedy), (run + RUNS, &ours)]) {
             let found = anneal(&instance, &from.placement, seed);
@@ -173,6 +189,7 @@ impl Case {
         }
         Ok(Self {
             key: key.to_string(),
+            fingerprint,
             instance,
             start,
             ours,

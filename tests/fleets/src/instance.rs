@@ -146,6 +146,16 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Sixteen hexadecimal digits of its content (FNV-1a over its JSON): a bound belongs to one fleet only.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+
     fn mean_utilisation(&self) -> (f64, f64) {
         let counted = || self.hosts.iter().filter(|h| h.counted);
         let demand: f64 = self.guests.iter().map(|g| g.demand).sum();

@@ -8,4 +8,5 @@ pub mod case;
 pub mod dice;
 pub mod family;
 pub mod instance;
+pub mod quality;
 pub mod search;

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use evenkeel_fleets::case::{Case, Key};
 use evenkeel_fleets::family::{Family, generate};
+use evenkeel_fleets::quality::{self, Comparison};
 use evenkeel_planner::Strategy;
 
 /// Seeded fleets, and what they show of the planner.
@@ -39,6 +40,23 @@ enum What {
     },
     /// Plan every comparison's fleet and write the cases for exact.py.
     Cases(Cases),
+    /// Put what exact.py has found into a file of bounds.
+    Record {
+        #[command(flatten)]
+        cases: Cases,
+        /// File to write.
+        #[arg(long, default_value = BOUNDS)]
+        bounds: PathBuf,
+    },
+    /// Plan the fleets whose bounds are known, print tables, and fail where a goal is missed.
+    Quality {
+        /// File of bounds.
+        #[arg(long, default_value = BOUNDS)]
+        bounds: PathBuf,
+        /// Print every comparison, not only groups of them.
+        #[arg(long)]
+        each: bool,
+    },
 }
 
 /// Which comparisons.
@@ -85,6 +103,9 @@ impl Cases {
     }
 }
 
+/// What is known of the families' fleets.
+const BOUNDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bounds.json");
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Generate {
@@ -100,14 +121,24 @@ fn main() -> anyhow::Result<()> {
             write(&out.join("policy.toml"), &fleet.policy_text(strategy))
         }
         What::Cases(cases) => write_cases(&cases),
+        What::Record { cases, bounds } => {
+            let keys = cases.keys().into_iter();
+            let known = keys
+                .map(|key| quality::known(&cases.dir, key))
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            write(&bounds, &quality::text(&known)?)
+        }
+        What::Quality { bounds, each } => compare(&bounds, each),
     }
 }
 
 fn write_cases(cases: &Cases) -> anyhow::Result<()> {
     std::fs::create_dir_all(&cases.dir).with_context(|| cases.dir.display().to_string())?;
     for key in cases.keys() {
-        let case = Case::run(key)?;
         let file = cases.dir.join(format!("{key}.json"));
+        let known = std::fs::read_to_string(&file).ok();
+        let known = known.and_then(|text| serde_json::from_str(&text).ok());
+        let case = Case::run(key, known)?;
         write(&file, &serde_json::to_string(&case)?)?;
         let line = format!(
             "{key:40} start {:9.1} greedy {:9.1} ours {:9.1} annealed {:9.1}",
@@ -118,6 +149,41 @@ fn write_cases(cases: &Cases) -> anyhow::Result<()> {
         );
         writeln!(std::io::stderr(), "{line}")?;
     }
+    Ok(())
+}
+
+fn compare(bounds: &Path, each: bool) -> anyhow::Result<()> {
+    let known = quality::read(bounds)?;
+    let comparisons: Vec<Comparison> = known
+        .iter()
+        .map(Comparison::run)
+        .collect::<anyhow::Result<_>>()?;
+    let mut out = std::io::stdout().lock();
+    for c in comparisons.iter().filter(|_| each) {
+        writeln!(
+            out,
+            "{:40} bound {:9.1} best {:9.1} ours {:9.1} gap {:6.2} % over best {:6.2} %{}",
+            c.known.key,
+            c.known.bound,
+            c.known.best,
+            c.ours,
+            100.0 * c.gap(),
+            100.0 * c.over_best().unwrap_or(0.0),
+            if c.known.proven { ", proven" } else { "" }
+        )?;
+    }
+    writeln!(
+        out,
+        "{}\n{}",
+        quality::table(&comparisons),
+        quality::summary(&comparisons)
+    )?;
+    let missed = quality::missed(&comparisons);
+    ensure!(
+        missed.is_empty(),
+        "goals are missed:\n{}",
+        missed.join("\n")
+    );
     Ok(())
 }
 

@@ -172,7 +172,7 @@ pub fn greedy(instance: &Instance) -> Option<Placement> {
 }
 
 /// Trials of one annealing run, per guest.
-const TRIALS_PER_GUEST: usize = 6_000;
+const TRIALS_PER_GUEST: usize = 20_000;
 /// Temperatures at the beginning and at the end, guest-seconds.
 const TEMPERATURE: (f64, f64) = (15.0, 0.5);
 
