@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::constants::{Payback, payback};
+use crate::constants::{Payback, SAMPLES, payback};
 use crate::loss::{Load, Shape};
 use crate::num::{floor_mib, from_count, from_mib, index, signed};
 use crate::plan::BlockReason;
@@ -93,6 +93,8 @@ pub(crate) struct Model<'a> {
     pub(crate) profiles: Vec<Vec<Option<BlockReason>>>,
     /// Demand over cores, and allocation over memory, of the counted hosts together.
     pub(crate) mean: (f64, f64),
+    /// Independent samples behind each guest's mean demand; infinite where it is taken to be known.
+    pub(crate) samples: f64,
 }
 
 impl<'a> Model<'a> {
@@ -160,6 +162,7 @@ impl<'a> Model<'a> {
             rules,
             profiles: profiles.rows,
             mean: (0.0, 0.0),
+            samples: SAMPLES,
         };
         flights
             .into_iter()
@@ -181,6 +184,7 @@ impl<'a> Model<'a> {
             for host in &mut self.hosts {
                 host.shape.frozen_variance = by_name.get(host.data.name.as_str()).copied();
             }
+            self.samples = f64::INFINITY;
         }
         self
     }

@@ -1,8 +1,9 @@
 //! Annealing: from a local optimum to a better one, through placements that are worse on the way.
 //!
 //! Moves and exchanges that each pay end where no single one does. Here such changes may also lose a little, less
-//! and less as the search goes on (threshold accepting: Dueck and Scheuer, J. Comp. Physics 90, 1990; annealing
-//! without a random acceptance, so without any `exp`). The best placement on the way is what counts.
+//! and less as the search goes on (Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220,
+//! 1983; a loss is accepted when it is below a draw from the exponential distribution, which is the same as
+//! accepting it with probability exp(−loss/heat)). The best placement on the way is what counts.
 //!
 //! A large fleet is dealt into groups of hosts that are worked on apart. **Invariant:** what happens in one group
 //! does not depend on the others, so that any number of threads gives the same placement
@@ -18,17 +19,20 @@ use crate::plan::StepReason;
 
 /// Hosts in a group at most. Too few: guests that fit each other do not meet; too many: tries are spread thin.
 const GROUP: usize = 24;
-/// First threshold as a share of what a migration must bring at least. Too low: nothing is ever undone; too high:
-/// what is good is lost again.
-const FIRST_THRESHOLD: f64 = 0.2;
+/// What a change may lose on average when a round begins, as a share of what a migration must bring at least: in the
+/// last round, and towards which earlier ones rise. Too low: nothing is ever undone; too high: what is good is lost.
+const HEAT: (f64, f64) = (0.2, 1.0);
 /// Stands for the price of a migration where the policy sets next to none. Guest-seconds.
 const LEAST_PRICE: f64 = 10.0;
 /// Changes per unit and round: in each round the hosts are dealt anew.
-const PER_ROUND: u64 = 100;
+const PER_ROUND: u64 = 150;
 /// Rounds at most.
 const MOST_ROUNDS: u64 = 16;
-/// Of eight tries, as many relocate a unit; one of these brings it home. The rest exchanges two.
-const RELOCATIONS: u32 = 4;
+/// Of eight tries, so many take back a move and so many relocate a unit. The rest exchanges two.
+const RETURNS: u32 = 2;
+const RELOCATIONS: u32 = 3;
+/// Of four hosts, so many are not chosen by their slopes.
+const ANYWHERE: u32 = 2;
 
 /// What counts as better, guest-seconds; less is rounding.
 const LEAST_GAIN: f64 = 1e-6;
@@ -40,13 +44,6 @@ pub(crate) struct Annealing {
     /// Changes to try at most; the search's budget limits them too.
     pub(crate) most: u64,
     pub(crate) threads: usize,
-}
-
-/// Thresholds at the beginning and at the end of a round, guest-seconds.
-#[derive(Debug, Clone, Copy)]
-struct Cooling {
-    from: f64,
-    to: f64,
 }
 
 /// A group's part of a round.
@@ -65,22 +62,15 @@ pub(super) fn run(state: &mut State<'_, '_>, annealing: Annealing) {
     let budget = state.budget_left();
     let tries = annealing.most.min(budget - budget / 10);
     let units = count(state.units.len()).max(1);
-    let present = state.model.hosts.iter().filter(|h| h.shape.present).count();
-    let rounds = if present <= GROUP {
-        1
-    } else {
-        (tries / units / PER_ROUND).clamp(1, MOST_ROUNDS)
-    };
+    let rounds = (tries / units / PER_ROUND).clamp(1, MOST_ROUNDS);
     let price = state.model.policy.price.migration_guest_seconds;
-    let first = FIRST_THRESHOLD * state.model.payback.factor * price.max(LEAST_PRICE);
+    let unit = state.model.payback.factor * price.max(LEAST_PRICE);
     for round in 0..rounds {
         let seed = annealing.seed.wrapping_mul(MOST_ROUNDS).wrapping_add(round);
         let tasks = deal(state, seed, tries / rounds);
-        let cooling = Cooling {
-            from: first * (1.0 - part(round, rounds)),
-            to: first * (1.0 - part(round + 1, rounds)),
-        };
-        work(state, &tasks, cooling, annealing.threads);
+        let (last, first) = HEAT;
+        let heat = unit * (last + (first - last) * part(rounds - 1 - round, MOST_ROUNDS));
+        work(state, &tasks, heat, annealing.threads);
     }
     state.look_again();
 }
@@ -125,11 +115,11 @@ fn deal(state: &State<'_, '_>, seed: u64, tries: u64) -> Vec<Task> {
 }
 
 /// Works on all groups: here, or each thread on its share of them in a copy of the state.
-fn work(state: &mut State<'_, '_>, tasks: &[Task], cooling: Cooling, threads: usize) {
+fn work(state: &mut State<'_, '_>, tasks: &[Task], heat: f64, threads: usize) {
     let shares = threads.clamp(1, tasks.len().max(1));
     if shares == 1 {
         for task in tasks {
-            Group::new(state, task).anneal(cooling);
+            Group::new(state, task).anneal(heat);
         }
         return;
     }
@@ -138,7 +128,7 @@ fn work(state: &mut State<'_, '_>, tasks: &[Task], cooling: Cooling, threads: us
         let start = |tasks| {
             let mut copy = state.clone();
             scope.spawn(move || {
-                work(&mut copy, tasks, cooling, 1);
+                work(&mut copy, tasks, heat, 1);
                 copy
             })
         };
@@ -159,6 +149,15 @@ fn work(state: &mut State<'_, '_>, tasks: &[Task], cooling: Cooling, threads: us
     }
 }
 
+/// A draw from the exponential distribution of mean 1 (about: the logarithm is taken to be straight between powers
+/// of two, so that no platform's `ln` decides).
+fn exponential(bits: u64) -> f64 {
+    let halvings = f64::from(bits.leading_zeros());
+    let rest = bits.checked_shl(bits.leading_zeros() + 1).unwrap_or(0);
+    let fraction = f64::from(u32::try_from(rest >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+    std::f64::consts::LN_2 * (halvings + 1.0 - fraction)
+}
+
 /// A group of hosts while it is worked on.
 struct Group<'g, 's, 'm, 'a> {
     state: &'s mut State<'m, 'a>,
@@ -168,6 +167,8 @@ struct Group<'g, 's, 'm, 'a> {
     rng: StdRng,
     /// What a change may lose now, guest-seconds.
     threshold: f64,
+    /// Units that are not at home, perhaps some that are.
+    moved: Vec<usize>,
     /// What was changed since the best placement: unit and where it was.
     log: Vec<(usize, usize)>,
     /// By how much the objective is above the best one, guest-seconds.
@@ -184,19 +185,28 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             open,
             rng: StdRng::seed_from_u64(task.seed),
             threshold: 0.0,
+            moved: Vec::new(),
             log: Vec::new(),
             above_best: 0.0,
         }
     }
 
     /// Leaves the best placement that was met.
-    fn anneal(&mut self, cooling: Cooling) {
+    fn anneal(&mut self, heat: f64) {
         if self.open.is_empty() || self.task.hosts.len() < 2 {
             return;
         }
         let tries = self.task.tries;
+        let here = self.task.hosts.iter().flat_map(|&h| &self.state.members[h]);
+        let away = |u: &usize| self.state.at[*u] != self.state.units[*u].home;
+        self.moved = here
+            .copied()
+            .filter(away)
+            .filter(|&u| self.may_move(u))
+            .collect();
         for done in 0..tries {
-            self.threshold = cooling.from + (cooling.to - cooling.from) * part(done, tries);
+            let left = 1.0 - part(done, tries);
+            self.threshold = heat * left * left * exponential(self.rng.random());
             self.state.count();
             self.try_once();
         }
@@ -206,44 +216,62 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
     }
 
     fn try_once(&mut self) {
-        let from = self.steeper();
+        let kind = self.rng.random_range(0..8_u32);
+        if kind < RETURNS {
+            return self.bring_one_home();
+        }
+        let (from, to) = (self.source(), self.target());
+        if from == to {
+            return;
+        }
         let Some(unit) = self.member(from) else {
             return;
         };
-        let kind = self.rng.random_range(0..8_u32);
-        if kind == 0 {
-            let home = self.state.units[unit].home;
-            if home != from && self.task.hosts.contains(&home) {
-                self.relocate(unit, home);
-            }
-            return;
-        }
-        let to = self.flatter();
-        if to == from {
-            return;
-        }
-        if kind < RELOCATIONS {
+        if kind < RETURNS + RELOCATIONS {
             self.relocate(unit, to);
         } else if let Some(other) = self.member(to) {
             self.exchange(unit, other);
         }
     }
 
-    /// The one of two hosts where one more core costs more.
-    fn steeper(&mut self) -> usize {
-        let hosts = &self.task.hosts;
-        let mut one = || hosts[self.rng.random_range(0..hosts.len())];
-        let (a, b) = (one(), one());
-        let slopes = &self.state.slopes;
-        if slopes[a] >= slopes[b] { a } else { b }
+    /// Tries to take back one of the moves that were made.
+    fn bring_one_home(&mut self) {
+        if self.moved.is_empty() {
+            return;
+        }
+        let place = self.rng.random_range(0..self.moved.len());
+        let unit = self.moved[place];
+        let home = self.state.units[unit].home;
+        if self.state.at[unit] == home || !self.task.hosts.contains(&home) {
+            self.moved.swap_remove(place);
+        } else {
+            self.relocate(unit, home);
+        }
     }
 
-    /// The one of two open hosts where one more core costs less.
-    fn flatter(&mut self) -> usize {
-        let mut one = || self.open[self.rng.random_range(0..self.open.len())];
-        let (a, b) = (one(), one());
+    /// Any host, or of two the one where one more core costs more.
+    fn source(&mut self) -> usize {
+        let hosts = &self.task.hosts;
+        let a = hosts[self.rng.random_range(0..hosts.len())];
+        let b = hosts[self.rng.random_range(0..hosts.len())];
         let slopes = &self.state.slopes;
-        if slopes[a] <= slopes[b] { a } else { b }
+        if slopes[a] >= slopes[b] || self.rng.random_range(0..4_u32) < ANYWHERE {
+            a
+        } else {
+            b
+        }
+    }
+
+    /// Any open host, or of two the one where one more core costs less.
+    fn target(&mut self) -> usize {
+        let a = self.open[self.rng.random_range(0..self.open.len())];
+        let b = self.open[self.rng.random_range(0..self.open.len())];
+        let slopes = &self.state.slopes;
+        if slopes[a] <= slopes[b] || self.rng.random_range(0..4_u32) < ANYWHERE {
+            a
+        } else {
+            b
+        }
     }
 
     /// A unit of a host, if it may be moved and judged here. What has to leave a draining host may go anywhere.
@@ -253,12 +281,16 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             return None;
         }
         let unit = members[self.rng.random_range(0..members.len())];
+        self.may_move(unit).then_some(unit)
+    }
+
+    fn may_move(&self, unit: usize) -> bool {
         let u = &self.state.units[unit];
         let may_move = match u.forced {
             None => u.is_free(),
             Some(reason) => reason == StepReason::Drain,
         };
-        (may_move && (self.task.alone || !u.reaches_far)).then_some(unit)
+        may_move && (self.task.alone || !u.reaches_far)
     }
 
     fn relocate(&mut self, unit: usize, to: usize) {
@@ -284,6 +316,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         if worse < self.threshold {
             self.state.apply(unit, to);
             self.log.push((unit, from));
+            self.moved.push(unit);
             self.note(worse);
         }
     }
@@ -309,6 +342,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         if try_swap(self.state, a, b) {
             self.log.push((a, s));
             self.log.push((b, t));
+            self.moved.extend([a, b]);
             self.note(worse);
         }
     }

@@ -4,7 +4,7 @@
 //! explanation, so that they cannot disagree.
 
 use super::State;
-use crate::constants::{SAMPLES, STANDARD_ERRORS};
+use crate::constants::STANDARD_ERRORS;
 use crate::loss::Load;
 use crate::num::{from_count, from_mib};
 use crate::plan::BlockReason;
@@ -323,7 +323,7 @@ impl State<'_, '_> {
 
     /// Standard error of a move's gain within the horizon, guest-seconds.
     ///
-    /// Each guest's mean demand is known to σ/√[`SAMPLES`]; the gain's slope in it is the difference of
+    /// Each guest's mean demand is known to σ/√[`crate::constants::SAMPLES`]; the gain's slope in it is the difference of
     /// the hosts' slopes that it sees.
     fn gain_error(&self, unit: usize, to: usize) -> f64 {
         let from = self.at[unit];
@@ -337,7 +337,13 @@ impl State<'_, '_> {
         let variance = moved * moved * load.sigma_sq
             + left * left * rest(&self.loads[from], load.sigma_sq)
             + joined * joined * rest(&self.loads[to], 0.0);
-        self.model.payback.horizon_seconds * (variance / SAMPLES).sqrt()
+        self.standard_error(variance)
+    }
+
+    /// Standard error of a gain within the horizon, guest-seconds, from the variance of its rate if each guest's
+    /// demand were what it is at one moment.
+    pub(crate) fn standard_error(&self, variance: f64) -> f64 {
+        self.model.payback.horizon_seconds * (variance / self.model.samples).sqrt()
     }
 
     /// Whether the mean demands would leave no core wanting on a host with this unit.

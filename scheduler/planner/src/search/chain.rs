@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::improve::{arrival_bonus, least_gain, most_gain, movable};
 use super::{Block, State};
-use crate::constants::{SAMPLES, STANDARD_ERRORS};
+use crate::constants::STANDARD_ERRORS;
 
 /// Hosts on which a place is sought for the unit that comes.
 const FIRST_TARGETS: usize = 8;
@@ -241,5 +241,5 @@ fn error(state: &State<'_, '_>, unit: usize, ejected: usize, refuge: usize) -> f
     let goes = state.slopes[host] - state.slopes[refuge];
     let variance = comes * comes * state.units[unit].load.sigma_sq
         + goes * goes * state.units[ejected].load.sigma_sq;
-    state.model.payback.horizon_seconds * (variance / SAMPLES).sqrt()
+    state.standard_error(variance)
 }

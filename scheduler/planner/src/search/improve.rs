@@ -3,13 +3,15 @@
 //! A unit is tried on a bounded number of hosts, those first where one more core of demand costs least:
 //! the loss is convex, so the gain of a small move is the difference of the two hosts' slopes.
 
+use std::collections::BTreeMap;
+
 use super::{Block, Candidate, State, chain};
-use crate::constants::{SAMPLES, STANDARD_ERRORS};
+use crate::constants::STANDARD_ERRORS;
 use crate::num::{from_count, order_key};
 use crate::policy::Strategy;
 
 /// Hosts that a unit is tried on, and as many more that its demand would overload.
-pub(super) const TARGETS: u64 = 12;
+pub(super) const TARGETS: u64 = 24;
 /// Hosts without room for a unit that are passed by before it is given up: exchanges are for those.
 const FULL_TARGETS: u64 = 64;
 /// Hosts that a unit is tried on in exchanges.
@@ -50,7 +52,7 @@ pub(super) fn exchanges(state: &mut State<'_, '_>) -> bool {
 }
 
 fn exchange(state: &mut State<'_, '_>, host: usize) -> bool {
-    if let Some((unit, to)) = best_move(state, host) {
+    if let Some((_, unit, to)) = best_move(state, host) {
         state.apply(unit, to);
         return true;
     }
@@ -72,23 +74,58 @@ pub(super) fn sources(state: &State<'_, '_>) -> Vec<usize> {
     hosts
 }
 
-pub(super) fn moves(state: &mut State<'_, '_>) -> bool {
-    let mut any = false;
+/// A move that pays, as it was when `moves` moves had been made.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    score: f64,
+    host: usize,
+    unit: usize,
+    to: usize,
+    moves: u64,
+}
+
+impl Offer {
+    fn key(&self) -> (u64, usize) {
+        (u64::MAX - order_key(self.score), self.host)
+    }
+}
+
+/// Moves that pay, of the whole fleet's the best one first: it may spare those that bring less. Each host offers
+/// its best; an offer that has become old is made anew before it is taken.
+fn moves(state: &mut State<'_, '_>) {
     loop {
-        let mut moved = false;
+        let mut offers = BTreeMap::new();
         for host in sources(state) {
-            while let Some((unit, to)) = best_move(state, host) {
-                state.apply(unit, to);
-                moved = true;
-            }
+            renew(state, host, &mut offers);
+        }
+        if offers.is_empty() {
+            return;
+        }
+        while let Some((_, offer)) = offers.pop_first() {
             if state.exhausted() {
-                return any | moved;
+                return;
             }
+            let fresh =
+                state.changed[offer.host] <= offer.moves && state.changed[offer.to] <= offer.moves;
+            if fresh {
+                state.apply(offer.unit, offer.to);
+            }
+            renew(state, offer.host, &mut offers);
         }
-        any |= moved;
-        if !moved {
-            return any;
-        }
+    }
+}
+
+fn renew(state: &mut State<'_, '_>, host: usize, offers: &mut BTreeMap<(u64, usize), Offer>) {
+    if let Some((candidate, unit, to)) = best_move(state, host) {
+        let (score, moves) = (candidate.score, state.moves);
+        let offer = Offer {
+            score,
+            host,
+            unit,
+            to,
+            moves,
+        };
+        offers.insert(offer.key(), offer);
     }
 }
 
@@ -132,7 +169,7 @@ pub(super) fn arrival_bonus(state: &State<'_, '_>, unit: usize) -> f64 {
 }
 
 /// The best paying move from a host.
-fn best_move(state: &mut State<'_, '_>, host: usize) -> Option<(usize, usize)> {
+fn best_move(state: &mut State<'_, '_>, host: usize) -> Option<(Candidate, usize, usize)> {
     let mut best: Option<(Candidate, usize, usize)> = None;
     for at in 0..state.members[host].len() {
         let unit = state.members[host][at];
@@ -149,7 +186,7 @@ fn best_move(state: &mut State<'_, '_>, host: usize) -> Option<(usize, usize)> {
             best = Some((candidate, unit, to));
         }
     }
-    best.map(|(_, unit, to)| (unit, to))
+    best
 }
 
 /// The best paying target of a unit with a score above `floor`.
@@ -312,7 +349,7 @@ fn swap_score(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     }
     let spread = state.slopes[s] - state.slopes[t];
     let sigma_sq = ua.load.sigma_sq + ub.load.sigma_sq;
-    let error = model.payback.horizon_seconds * spread.abs() * (sigma_sq / SAMPLES).sqrt();
+    let error = state.standard_error(spread * spread * sigma_sq);
     let score = gain - model.payback.factor * exchange_cost(state, a, b)?;
     (score > 1e-6 && gain > STANDARD_ERRORS * error).then_some(score)
 }

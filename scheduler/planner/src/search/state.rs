@@ -51,8 +51,8 @@ pub(crate) struct State<'m, 'a> {
     budget: u64,
     /// Moves made so far; per host, the number of the last one that changed it, and how many there had been when
     /// it was last found that no exchange pays.
-    moves: u64,
-    changed: Vec<u64>,
+    pub(super) moves: u64,
+    pub(super) changed: Vec<u64>,
     looked_at: Vec<Option<u64>>,
     /// Per guest: its last predicted copy and the bandwidth assumed.
     copies: Vec<Cell<Option<(f64, Precopy)>>>,
@@ -117,13 +117,9 @@ impl<'m, 'a> State<'m, 'a> {
             for &member in &rule.members {
                 self.apart_count[r][rule.place[placement[member]]] += 1;
             }
-            // A guest in flight stands on both ends.
-            for flight in self
-                .model
-                .flights
-                .iter()
-                .filter(|f| rule.members.contains(&f.guest))
-            {
+            // A guest in flight stands on both ends; what it should leave it does leave already.
+            let flights = self.model.flights.iter();
+            for flight in flights.filter(|f| rule.hard && rule.members.contains(&f.guest)) {
                 if rule.place[flight.from] != rule.place[flight.to] {
                     self.apart_count[r][rule.place[flight.from]] += 1;
                 }
