@@ -31,7 +31,9 @@ pub mod snapshot;
 pub mod surrogate;
 
 pub use check::{LastLook, NotNow, Violation, check, step_is_still_good};
-pub use explain::{Explain, PlanReport, Rejection, explain_guest, explain_host};
+pub use explain::{
+    Explain, ExplainError, Explanation, PlanReport, Rejection, Subject, Verdict, explain,
+};
 pub use loss::{FleetLoss, HostLoss, fleet_loss, host_loss};
 pub use model::ShutOffGuests;
 pub use place::{place_one, rule_faults};

@@ -1,10 +1,5 @@
 //! The three formats that people and programs meet, to the letter: snapshot, policy and plan.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests: a panic is a failed test"
-)]
-
 mod fleet;
 
 use std::collections::BTreeSet;
