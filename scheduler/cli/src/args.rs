@@ -93,6 +93,9 @@ pub enum Command {
     Migration(ShowMigration),
     /// What the balancer would do now and what that is worth; nothing is moved
     Plan(PlanArgs),
+    /// Why something is moved or not: for each other host the number or rule that decided
+    #[command(subcommand)]
+    Explain(ExplainCommand),
     /// Show or set what the balancer does by itself
     Mode(ModeArgs),
     /// Start no new migrations until the pause is over
@@ -138,7 +141,7 @@ pub struct Watch {
 /// Live from the schedulers, or from a file.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Source {
-    /// Read this snapshot instead of asking a scheduler
+    /// Read this snapshot instead of asking a scheduler; - for standard input
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
     /// The policy that goes with the snapshot [default: the built-in one]
@@ -304,6 +307,41 @@ pub enum ShowPlan {
     },
 }
 
+/// Verbs of `explain`.
+#[derive(Debug, Subcommand)]
+pub enum ExplainCommand {
+    /// Where a guest goes or why it stays, host by host
+    Guest {
+        /// The guest's name, host/name or UUID
+        #[arg(value_name = "GUEST")]
+        name: String,
+        /// Where to read.
+        #[command(flatten)]
+        source: Source,
+    },
+    /// What a host loses, who leaves and comes, and why the others stay
+    Host {
+        /// The host's name
+        #[arg(value_name = "HOST")]
+        name: String,
+        /// Where to read.
+        #[command(flatten)]
+        source: Source,
+    },
+    /// One guest on one host, with all numbers
+    Move {
+        /// The guest's name, host/name or UUID
+        #[arg(value_name = "GUEST")]
+        guest: String,
+        /// The other host [default: where the plan brings it, or the best there is]
+        #[arg(value_name = "HOST")]
+        target: Option<String>,
+        /// Where to read.
+        #[command(flatten)]
+        source: Source,
+    },
+}
+
 /// What the balancer may do by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -394,7 +432,12 @@ pub enum PolicyCommand {
     Check {
         /// The policy file; - for standard input
         file: PathBuf,
+        /// Look for rules that this fleet cannot fulfil, too; - for standard input
+        #[arg(long, value_name = "FILE")]
+        snapshot: Option<PathBuf>,
     },
+    /// Print the policy in force
+    Show,
     /// Put a policy into force
     Apply {
         /// The policy file; - for standard input

@@ -1,6 +1,7 @@
 //! The verbs: each asks, turns the answer into a document and prints it.
 
 mod change;
+mod explain;
 mod fleet;
 mod follow;
 mod list;
@@ -39,6 +40,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Guest(args) => show::guest(&mut session, &args).await,
         Command::Migration(args) => show::migration(&mut session, &args).await,
         Command::Plan(args) => plan::plan(&mut session, &args).await,
+        Command::Explain(args) => explain::explain(&mut session, &args).await,
         Command::Mode(args) => change::mode(&mut session, &args).await,
         Command::Pause(args) => change::pause(&mut session, &args).await,
         Command::Resume(args) => change::resume(&mut session, args).await,

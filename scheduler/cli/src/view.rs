@@ -14,12 +14,13 @@ mod status;
 
 pub use change::{
     MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault, PolicyPlace,
+    PolicyShown, UnfulfilledRule,
 };
 pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};
 pub use migration::{Migration, MigrationDetail, Migrations, Phase, Prediction, Progress, Trigger};
 pub use number::{float, permille};
-pub use plan::{Blocked, Plan, Step};
+pub use plan::{Blocked, HostChange, Plan, Step};
 pub use status::{Pause, Status};
 
 use jiff::Timestamp;

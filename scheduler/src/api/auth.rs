@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// Every method of `SchedulerService`.
-pub const METHODS: [(&str, Access); 13] = [
+pub const METHODS: [(&str, Access); 14] = [
     ("GetStatus", Access::Read),
     ("ListHosts", Access::Read),
     ("ListGuests", Access::Read),
@@ -21,6 +21,7 @@ pub const METHODS: [(&str, Access); 13] = [
     ("WatchMigration", Access::Read),
     ("GetPlan", Access::Read),
     ("GetSnapshot", Access::Read),
+    ("GetPolicy", Access::Read),
     ("SetMode", Access::Write),
     ("SetPause", Access::Write),
     ("Resume", Access::Write),

@@ -332,6 +332,21 @@ impl SchedulerService for Api {
         }))
     }
 
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyReply>, Status> {
+        authorise("GetPolicy", &request)?;
+        let reply = self
+            .read(|c| v1::GetPolicyReply {
+                text: c.active().text().to_owned(),
+                revision: c.active().revision(),
+                fault: c.active().fault().unwrap_or_default().to_owned(),
+            })
+            .await?;
+        Ok(Response::new(reply))
+    }
+
     async fn set_mode(
         &self,
         request: Request<v1::SetModeRequest>,

@@ -1,5 +1,7 @@
 //! Where reads come from: the schedulers, or a snapshot file.
 
+use std::path::Path;
+
 use evenkeel_planner::{Policy, Snapshot};
 use evenkeel_proto::v1;
 
@@ -30,11 +32,7 @@ impl Fleet {
         let Some(file) = &source.snapshot else {
             return Ok(Self::Live(session.client()?));
         };
-        let (name, text) = read_text(file)?;
-        let snapshot = Snapshot::from_json(&text).map_err(|source| Failure::Snapshot {
-            file: name.clone(),
-            source,
-        })?;
+        let (name, snapshot) = read_snapshot(file)?;
         let policy = match &source.policy {
             None => Policy::default(),
             Some(file) => super::policy::parse(file)?,
@@ -102,19 +100,30 @@ impl Fleet {
     pub(super) async fn labels(&self) -> Result<Labels, Failure> {
         match self {
             Self::File(recorded) => Ok(Labels(recorded.snapshot.clone())),
-            Self::Live(client) => {
-                let ask = async |mut scheduler: crate::client::Scheduler| {
-                    scheduler.get_snapshot(v1::GetSnapshotRequest {}).await
-                };
-                let document = client.read(THOROUGH, ask).await?;
-                let text = String::from_utf8_lossy(&document.json);
-                let file = "the scheduler's snapshot".to_owned();
-                let snapshot = Snapshot::from_json(&text)
-                    .map_err(|source| Failure::Snapshot { file, source })?;
-                Ok(Labels(snapshot))
-            }
+            Self::Live(client) => Ok(Labels(live_snapshot(client).await?)),
         }
     }
+}
+
+/// The name of a snapshot file, and what is in it; `-` is standard input.
+pub(super) fn read_snapshot(file: &Path) -> Result<(String, Snapshot), Failure> {
+    let (name, text) = read_text(file)?;
+    let snapshot = Snapshot::from_json(&text).map_err(|source| Failure::Snapshot {
+        file: name.clone(),
+        source,
+    })?;
+    Ok((name, snapshot))
+}
+
+/// The fleet as a scheduler knows it, as a snapshot.
+pub(super) async fn live_snapshot(client: &Client) -> Result<Snapshot, Failure> {
+    let ask = async |mut scheduler: crate::client::Scheduler| {
+        scheduler.get_snapshot(v1::GetSnapshotRequest {}).await
+    };
+    let document = client.read(THOROUGH, ask).await?;
+    let text = String::from_utf8_lossy(&document.json);
+    let file = "the scheduler's snapshot".to_owned();
+    Snapshot::from_json(&text).map_err(|source| Failure::Snapshot { file, source })
 }
 
 /// What a scheduler says of itself and the fleet.

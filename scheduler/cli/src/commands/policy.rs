@@ -1,24 +1,27 @@
-//! `policy check` and `policy apply`
+//! `policy check`, `policy show` and `policy apply`
 
 use std::io::Read;
 use std::path::Path;
 
-use evenkeel_planner::Policy;
 use evenkeel_planner::policy::{Fault, PolicyCheck, PolicyError};
+use evenkeel_planner::{Blocked, Policy, rule_faults};
 use evenkeel_proto::v1;
 
 use super::Session;
 use super::fleet;
 use crate::args::PolicyCommand;
+use crate::client::{Client, QUICK};
 use crate::exit::{Exit, Failure};
-use crate::view::{self, PolicyApplied, PolicyFault, PolicyPlace};
+use crate::output;
+use crate::view::{self, PolicyApplied, PolicyFault, PolicyPlace, PolicyShown, UnfulfilledRule};
 
 pub(super) async fn policy(
     session: &mut Session<'_>,
     args: &PolicyCommand,
 ) -> Result<Exit, Failure> {
     match args {
-        PolicyCommand::Check { file } => check(session, file),
+        PolicyCommand::Check { file, snapshot } => check(session, file, snapshot.as_deref()),
+        PolicyCommand::Show => show(session).await,
         PolicyCommand::Apply {
             file,
             if_revision,
@@ -94,13 +97,21 @@ fn describe(file: &str, what: &str, faults: &[Fault]) -> String {
     faults.join("\n")
 }
 
-fn check(session: &mut Session<'_>, file: &Path) -> Result<Exit, Failure> {
-    let (name, _, found) = read_policy(file)?;
+fn check(session: &mut Session<'_>, file: &Path, snapshot: Option<&Path>) -> Result<Exit, Failure> {
+    let (name, text, found) = read_policy(file)?;
+    let fleet = match (&found.policy, snapshot) {
+        (Some(policy), Some(file)) => {
+            let snapshot = fleet::read_snapshot(file)?.1;
+            unfulfilled(policy, &text, rule_faults(&snapshot, policy))
+        }
+        (None, _) | (_, None) => vec![],
+    };
     let verdict = view::PolicyCheck {
         schema: view::PolicyCheck::SCHEMA,
         file: name,
         faults: found.faults.iter().map(fault_view).collect(),
         warnings: found.warnings.iter().map(fault_view).collect(),
+        unfulfilled: fleet.clone(),
     };
     let words = |verdict: &view::PolicyCheck, _| {
         let file = &verdict.file;
@@ -110,16 +121,72 @@ fn check(session: &mut Session<'_>, file: &Path) -> Result<Exit, Failure> {
                 text.push_str(&(describe(file, what, faults) + "\n"));
             }
         }
-        if found.faults.is_empty() {
+        for rule in &verdict.unfulfilled {
+            let (line, name, detail) = (rule.line, &rule.rule, &rule.detail);
+            let reason = output::text::words(&rule.reason);
+            let shown = format!("{file}:{line}:1: {name}: {reason} on this fleet: {detail}\n");
+            text.push_str(&output::text::harmless(&shown));
+        }
+        if found.faults.is_empty() && verdict.unfulfilled.is_empty() {
             text.push_str(&format!("{file}: sound\n"));
         }
         text
     };
     session.print(&verdict, words, |verdict| verdict.file.clone())?;
-    Ok(match found.policy {
-        Some(_) => Exit::Ok,
-        None => Exit::BadConfig,
+    Ok(match (found.policy, fleet.is_empty()) {
+        (Some(_), true) => Exit::Ok,
+        (Some(_), false) => Exit::Infeasible,
+        (None, _) => Exit::BadConfig,
     })
+}
+
+/// What a fleet cannot fulfil, each rule with its line.
+fn unfulfilled(policy: &Policy, text: &str, faults: Vec<Blocked>) -> Vec<UnfulfilledRule> {
+    let line = |name: &str| {
+        let rule = policy.rules.iter().find(|rule| rule.full_name() == name);
+        rule.map_or(0, |rule| rule.line.min(text.lines().count()))
+    };
+    let named = |fault: Blocked| {
+        let rule = fault.rule.unwrap_or_default();
+        UnfulfilledRule {
+            line: line(&rule),
+            rule,
+            reason: fault.reason.to_string(),
+            detail: fault.detail,
+        }
+    };
+    faults.into_iter().map(named).collect()
+}
+
+/// The policy in force as a scheduler has it.
+pub(super) async fn in_force(client: &Client) -> Result<v1::GetPolicyReply, Failure> {
+    let ask = async |mut scheduler: crate::client::Scheduler| {
+        scheduler.get_policy(v1::GetPolicyRequest {}).await
+    };
+    Ok(client.read(QUICK, ask).await?)
+}
+
+async fn show(session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let reply = in_force(&session.client()?).await?;
+    if !reply.fault.is_empty() {
+        let words = format!(
+            "policy rev {} in etcd is broken; the one before it governs:\n{}",
+            reply.revision, reply.fault
+        );
+        session.io.say(&output::text::harmless(&words));
+    }
+    let shown = PolicyShown {
+        schema: PolicyShown::SCHEMA,
+        policy_revision: reply.revision,
+        text: reply.text,
+        fault: (!reply.fault.is_empty()).then_some(reply.fault),
+    };
+    let words = |shown: &PolicyShown, _| match shown.text.ends_with('\n') {
+        true => shown.text.clone(),
+        false => shown.text.clone() + "\n",
+    };
+    session.print(&shown, words, |shown| shown.policy_revision.to_string())?;
+    Ok(Exit::Ok)
 }
 
 fn fault_view(fault: &Fault) -> PolicyFault {

@@ -1,8 +1,10 @@
 //! A plan as operators see it: what it is worth, what moves and why, what does not and why not.
 
-use super::Look;
+use std::time::Duration;
+
 use super::table::{Cell, Side, Table};
-use super::text::{amount, bytes, harmless, tenths, words};
+use super::text::{amount, bytes, harmless, hundredths, tenths, words};
+use super::{Look, time};
 use crate::view::{Blocked, Plan, Step};
 
 /// How many reasons for not moving are listed unless all are asked for.
@@ -30,7 +32,13 @@ pub fn plan(plan: &Plan, revision: Option<u64>, look: Look) -> String {
     } else {
         out.push_str(&steps(&plan.steps, look));
     }
+    if look.wide {
+        out.push_str(&hosts(plan, look));
+    }
     out.push_str(&not_moved(&plan.blocked, look));
+    if look.wide && !plan.steps.is_empty() {
+        out.push_str("All numbers of a step: evenkeel explain move GUEST\n");
+    }
     out
 }
 
@@ -47,7 +55,11 @@ fn steps(steps: &[Step], look: Look) -> String {
         ("COSTS", Side::Left),
     ]);
     if look.wide {
-        columns.extend([("PRICE", Side::Left), ("PAUSE", Side::Left)]);
+        columns.extend([
+            ("PRICE", Side::Left),
+            ("PAID BACK", Side::Left),
+            ("PAUSE", Side::Left),
+        ]);
     }
     columns.extend([("COPY", Side::Left), ("AFTER", Side::Left)]);
     let mut table = Table::new(columns);
@@ -77,12 +89,59 @@ fn row(number: usize, step: &Step, wide: bool) -> Vec<Cell> {
     ]);
     if wide {
         cells.push(format!("{} s", amount(step.price_guest_seconds)).into());
+        cells.push(Cell::or_dash(paid_back(step)));
         cells.push(format!("{:.0} ms", step.downtime_seconds * 1000.0).into());
     }
     let copy = format!("{}, ~{:.0} s", bytes(step.bytes), step.copy_seconds);
     cells.push(copy.into());
     cells.push(Cell::or_dash((!after.is_empty()).then(|| after.join(","))));
     cells
+}
+
+/// When a step's own saving has paid its cost; none for those that others pay for.
+fn paid_back(step: &Step) -> Option<String> {
+    let rate = step.saves_guest_seconds_per_hour / 3600.0;
+    let cost = step.costs_guest_seconds + step.price_guest_seconds;
+    let seconds = (rate > 0.0).then(|| (cost / rate).round())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .map(time::duration)
+}
+
+/// The hosts that a plan changes, before and after.
+fn hosts(plan: &Plan, look: Look) -> String {
+    if plan.hosts.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(vec![
+        ("HOST", Side::Left),
+        ("LOSES", Side::Left),
+        ("CPU", Side::Left),
+        ("MEMORY", Side::Left),
+    ]);
+    let both = |a: f64, b: f64| format!("{:.0}% -> {:.0}%", a * 100.0, b * 100.0);
+    for change in &plan.hosts {
+        let loss = (
+            hundredths(change.loss_before),
+            hundredths(change.loss_after),
+        );
+        table.row(vec![
+            change.host.clone().into(),
+            format!("{} -> {}", loss.0, loss.1).into(),
+            both(change.cpu_utilisation_before, change.cpu_utilisation_after).into(),
+            both(
+                change.memory_utilisation_before,
+                change.memory_utilisation_after,
+            )
+            .into(),
+        ]);
+    }
+    let spread = (plan.imbalance_before, plan.imbalance_after);
+    let spread = format!(
+        "Spread of CPU use over the hosts: {:.3} -> {:.3}",
+        spread.0, spread.1
+    );
+    format!("{}{spread}\n", table.render(2, look.colour))
 }
 
 fn not_moved(blocked: &[Blocked], look: Look) -> String {

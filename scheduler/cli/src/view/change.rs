@@ -67,6 +67,34 @@ pub struct PolicyCheck {
     pub faults: Vec<PolicyFault>,
     /// What is allowed but hardly meant.
     pub warnings: Vec<PolicyFault>,
+    /// Rules that the fleet of `--snapshot` cannot fulfil.
+    pub unfulfilled: Vec<UnfulfilledRule>,
+}
+
+/// A rule that a fleet cannot fulfil.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnfulfilledRule {
+    /// Line of its table, from 1.
+    pub line: usize,
+    /// Its full name, such as `anti_affinity.db`.
+    pub rule: String,
+    /// `rule_impossible` or `rule_conflict`.
+    pub reason: String,
+    /// Why, with the other rule's name where there is one.
+    pub detail: String,
+}
+
+/// `evenkeel.policy/1`: the policy in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyShown {
+    /// Always `evenkeel.policy/1`.
+    pub schema: &'static str,
+    /// Its revision; 0: nothing was ever applied.
+    pub policy_revision: u64,
+    /// Its text.
+    pub text: String,
+    /// What is wrong with the newest one in etcd, when that is not the one in force; else null.
+    pub fault: Option<String>,
 }
 
 /// One fault of a policy.
@@ -113,6 +141,11 @@ impl MigrationChange {
 impl PolicyApplied {
     /// The schema's name.
     pub const SCHEMA: &'static str = "evenkeel.policy_applied/1";
+}
+
+impl PolicyShown {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.policy/1";
 }
 
 impl PolicyCheck {

@@ -17,11 +17,39 @@ pub struct Plan {
     pub loss_before: f64,
     /// The same after the last step.
     pub loss_after: f64,
+    /// Spread of the hosts' CPU utilisation, now.
+    #[serde(default)]
+    pub imbalance_before: f64,
+    /// The same after the last step.
+    #[serde(default)]
+    pub imbalance_after: f64,
     /// The moves.
     pub steps: Vec<Step>,
     /// What is not moved.
     #[serde(default)]
     pub blocked: Vec<Blocked>,
+    /// The hosts that it changes.
+    #[serde(default)]
+    pub hosts: Vec<HostChange>,
+}
+
+/// A host that a plan changes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct HostChange {
+    /// Its name.
+    pub host: String,
+    /// Guest-seconds lost per second, now.
+    pub loss_before: f64,
+    /// The same after the plan.
+    pub loss_after: f64,
+    /// CPU demand over cores, now.
+    pub cpu_utilisation_before: f64,
+    /// The same after the plan.
+    pub cpu_utilisation_after: f64,
+    /// Memory allocated over memory, now.
+    pub memory_utilisation_before: f64,
+    /// The same after the plan.
+    pub memory_utilisation_after: f64,
 }
 
 /// One move.

@@ -279,6 +279,18 @@ impl SchedulerService for Fake {
         }
     }
 
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Answer<v1::GetPolicyReply> {
+        self.enter("get_policy", request).await?;
+        Ok(Response::new(v1::GetPolicyReply {
+            text: fleet::POLICY.into(),
+            revision: self.state().status.policy_revision,
+            fault: String::new(),
+        }))
+    }
+
     async fn apply_policy(
         &self,
         request: Request<v1::ApplyPolicyRequest>,

@@ -190,4 +190,6 @@ pub(crate) fn migrations(now_ms: i64) -> Vec<v1::Migration> {
 }
 
 pub(crate) const PLAN: &str = include_str!("../fleet/plan.json");
+pub(crate) const POLICY: &str =
+    "schema = 1\nmode = \"automatic\"\n\n[opt_out.db]\nguests = [\"db1\"]\n";
 pub(crate) const SNAPSHOT: &str = include_str!("../fleet/snapshot.json");

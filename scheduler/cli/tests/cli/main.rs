@@ -8,6 +8,7 @@
 )]
 
 mod changes;
+mod explain;
 mod failures;
 mod fake;
 mod fleet;

@@ -40,7 +40,7 @@ key = \"operator-anna.key\"
 ```
 
 The certificate's role decides what is permitted: `viewer` may look, `operator` may also change. Commands that
-take `--snapshot FILE` need neither configuration nor scheduler then.
+take `--snapshot FILE` need neither configuration nor scheduler then; `-` reads it from standard input.
 ";
 
 const DOCUMENTS: &str = "\
@@ -50,7 +50,8 @@ const DOCUMENTS: &str = "\
 `schema`, whose number changes only when a field is renamed, removed or gets another meaning: take unknown
 fields and unknown values of names as they come. Units stand in the names, times are RFC 3339 in UTC, and
 what is not known is null. `plan` prints the scheduler's `evenkeel.plan/1` and `snapshot` its
-`evenkeel.snapshot/1` untouched. Changing commands print `evenkeel.mode/1`, `evenkeel.pause/1`,
+`evenkeel.snapshot/1` (see [snapshot.md](snapshot.md)) untouched. `explain` prints `evenkeel.explain/1`: what a
+table of it means stands in [../explain.md](../explain.md). `policy show` prints `evenkeel.policy/1`. Changing commands print `evenkeel.mode/1`, `evenkeel.pause/1`,
 `evenkeel.migration_change/1` and `evenkeel.policy_applied/1`, `policy check` prints `evenkeel.policy_check/1`;
 all but the last say in `dry_run` whether nothing was changed.
 `evenkeel.host/1` is a host with its guests, `evenkeel.guest/1` a guest with its migrations.
