@@ -211,7 +211,7 @@ pub enum Failure {
         faults: String,
     },
     /// A file that is no snapshot.
-    #[error("{file} is no usable snapshot")]
+    #[error("{file}{}: no usable snapshot", at(.source))]
     Snapshot {
         /// The file.
         file: String,
@@ -262,6 +262,13 @@ impl Failure {
         }
         Some(words)
     }
+}
+
+/// Where in a file, as editors read it: `:12:5`.
+fn at(error: &SnapshotError) -> String {
+    error
+        .position
+        .map_or(String::new(), |(line, column)| format!(":{line}:{column}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! What the planner concludes from a snapshot stands elsewhere: this module only holds it.
 
 mod flights;
+mod locate;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use validate::SnapshotError;
+pub use validate::{SnapshotError, SnapshotFault};
 
 /// The value of `schema` that this version reads and writes.
 pub const SCHEMA: &str = "evenkeel.snapshot/1";
@@ -319,8 +320,11 @@ impl Snapshot {
     /// # Errors
     /// When the text is no such JSON, is of another schema, or holds a value that cannot be true.
     pub fn from_json(text: &str) -> Result<Self, SnapshotError> {
-        let snapshot: Self = serde_json::from_str(text)?;
-        snapshot.validate()?;
+        // Some editors write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let read = serde_json::from_str(text);
+        let snapshot: Self = read.map_err(|error| validate::unreadable(&error))?;
+        snapshot.validate_text(Some(text))?;
         Ok(snapshot)
     }
 

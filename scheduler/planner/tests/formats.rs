@@ -1,5 +1,10 @@
 //! The three formats that people and programs meet, to the letter: snapshot, policy and plan.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is a failed test"
+)]
+
 mod fleet;
 
 use std::collections::BTreeSet;
@@ -322,4 +327,110 @@ fn reasons_are_the_names_of_the_reference_and_more() {
     assert!(steps.iter().all(|name| known.contains(name)), "{known:?}");
     let known: BTreeSet<&str> = BlockReason::NAMES.iter().copied().collect();
     assert!(blocked.iter().all(|name| known.contains(name)), "{known:?}");
+}
+
+/// What is replaced, by what, whether the column told is the value's, and the words.
+const BAD: &[(&str, &str, bool, &str)] = &[
+    (
+        "\"cpu_cores\": 64.0",
+        "\"cpu_cores\": -64.0",
+        true,
+        "hosts[h1].cpu_cores: -64 is negative (write a number from 0 to",
+    ),
+    (
+        "\"memory_mib\": 8192",
+        "\"memory_mib\": 8589934592000000",
+        true,
+        "guests[web-1].memory_mib: 8589934592000000 is absurd",
+    ),
+    (
+        "\"cpu_some\": 0.02",
+        "\"cpu_some\": 2.0",
+        true,
+        "hosts[h1].pressure.cpu_some: 2 is absurd (limit 1.1)",
+    ),
+    (
+        "\"host\": \"h1\"",
+        "\"host\": \"h7\"",
+        true,
+        "guests[web-1].host: no host \"h7\" (add it to hosts",
+    ),
+    (
+        "\"name\": \"h1\"",
+        "\"name\": \"\"",
+        true,
+        "hosts[0].name: is empty (give",
+    ),
+    (
+        "\"dirty_curve\": []",
+        "\"dirty_curve\": [[1, 2], [1, 3]]",
+        true,
+        "guests[web-1].dirty_curve: seconds must rise",
+    ),
+    (
+        "\"evenkeel.snapshot/1\"",
+        "\"evenkeel.snapshot/2\"",
+        true,
+        "schema is \"evenkeel.snapshot/2\", expected \"evenkeel.snapshot/1\" (write",
+    ),
+    (
+        "\"state\": \"active\"",
+        "\"state\": \"drained\"",
+        false,
+        "unknown variant `drained`, expected one of `active`, `cordoned`, `draining`, `absent`",
+    ),
+    (
+        "\"vcpus\": 4",
+        "\"vcpus\": 4.5",
+        false,
+        "invalid type: floating point `4.5`, expected u32",
+    ),
+    (
+        "\"2026-11-23T01:00:00Z\"",
+        "\"yesterday\"",
+        false,
+        "failed to parse",
+    ),
+    (
+        "\"uuid\"",
+        "uuid",
+        false,
+        "key must be a string (it is no JSON here",
+    ),
+];
+
+/// A bad snapshot's place and words.
+fn told(text: &str) -> ((usize, usize), String) {
+    let error = Snapshot::from_json(text).unwrap_err();
+    assert!(!error.hint.is_empty());
+    (error.position.unwrap(), error.to_string())
+}
+
+#[test]
+fn a_bad_snapshot_is_told_with_its_place_its_cause_and_what_would_be_right() {
+    let sound = without_comments(SNAPSHOT);
+    assert!(Snapshot::from_json(&format!("\u{feff}{sound}")).is_ok());
+    for (from, to, exact, words) in BAD {
+        let text = sound.replacen(from, to, 1);
+        assert_ne!(text, sound, "{from}");
+        let at = text.find(to).unwrap();
+        let line = text[..at].matches('\n').count() + 1;
+        let value = at + to.find(": ").map_or(0, |colon| colon + 2);
+        let column = value - text[..value].rfind('\n').map_or(0, |end| end + 1) + 1;
+        let (place, told) = told(&text);
+        assert!(told.starts_with(words), "{told}\n{words}");
+        assert_eq!(
+            place,
+            (line, if *exact { column } else { place.1 }),
+            "{told}"
+        );
+    }
+    assert!(told(SNAPSHOT).1.contains("and for comments"));
+    assert!(
+        told(&sound[..sound.len() / 2])
+            .1
+            .contains("was it cut off?")
+    );
+    let lacks = told(&sound.replacen("\"memory_mib\": 524288,", "", 1));
+    assert!(lacks.1.contains("missing field `memory_mib`"), "{lacks:?}");
 }

@@ -109,11 +109,28 @@ fn files_that_are_something_else_are_named() {
     );
     desk.read(&["hosts"]).fails(
         1,
-        "s.json is no usable snapshot: schema is \"evenkeel.snapshot/9\"",
+        "s.json:1:12: no usable snapshot: schema is \"evenkeel.snapshot/9\", expected \"evenkeel.snapshot/1\" (write ",
     );
     desk.write("s.json", "[");
-    desk.read(&["plan"])
-        .fails(1, "s.json is no usable snapshot");
+    desk.read(&["plan"]).fails(
+        1,
+        "s.json:1:1: no usable snapshot: EOF while parsing a list (the text ends",
+    );
+    desk.write(
+        "s.json",
+        &SNAPSHOT.replace("\"vcpus\": 2, ", "\"vcpus\": 2.5, "),
+    );
+    desk.read(&["plan"]).fails(
+        1,
+        "s.json:24:50: no usable snapshot: invalid type: floating point",
+    );
+    let line =
+        "s.json:22:70: no usable snapshot: guests[ci1].cpu_demand_cores: -0.4 is negative (write";
+    desk.write(
+        "s.json",
+        &SNAPSHOT.replace("0.4, \"memory_mib\"", "-0.4, \"memory_mib\""),
+    );
+    desk.read(&["explain", "guest", "db1"]).fails(1, line);
     desk.write("s.json", SNAPSHOT);
     desk.write("p.toml", "schema = 1\naggressiveness = 9\n");
     desk.run(&["plan", "--snapshot", "s.json", "--policy", "p.toml"])
