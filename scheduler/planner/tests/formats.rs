@@ -434,3 +434,53 @@ fn a_bad_snapshot_is_told_with_its_place_its_cause_and_what_would_be_right() {
     let lacks = told(&sound.replacen("\"memory_mib\": 524288,", "", 1));
     assert!(lacks.1.contains("missing field `memory_mib`"), "{lacks:?}");
 }
+
+/// Keys of an object, and of what it holds, that the page must tell of.
+fn keys(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map {
+                into.insert(key.clone());
+                // Labels have names of their own.
+                if key != "labels" {
+                    keys(inner, into);
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|inner| keys(inner, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_page_about_snapshots_has_every_field_and_its_example_is_one() {
+    let page = include_str!("../../../docs/reference/snapshot.md");
+    let example = page
+        .split("```json\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let read = Snapshot::from_json(example.unwrap()).unwrap();
+    // The example has all that is written when everything is known, so nothing can be missing in it.
+    let (mut given, mut written) = (BTreeSet::new(), BTreeSet::new());
+    keys(&serde_json::from_str(example.unwrap()).unwrap(), &mut given);
+    keys(
+        &serde_json::from_str(&read.to_json()).unwrap(),
+        &mut written,
+    );
+    assert_eq!(given, written);
+    let unlisted = [
+        "schema", "cluster", "taken_at", "hosts", "guests", "guest", "from", "to",
+    ];
+    let parts = [
+        "cpu_some",
+        "memory_some",
+        "memory_full",
+        "io_some",
+        "io_full",
+    ];
+    for key in written.iter().map(String::as_str) {
+        let told =
+            page.contains(&format!("`{key}`")) || unlisted.contains(&key) || parts.contains(&key);
+        assert!(told, "docs/reference/snapshot.md does not explain {key}");
+    }
+}

@@ -2,11 +2,11 @@
 
 use evenkeel::output::Look;
 use evenkeel::output::explain::explanation;
-use evenkeel_planner::Explanation;
+use evenkeel_planner::{BlockReason, Explanation};
 use serde_json::json;
 
 use crate::fleet::{POLICY, SNAPSHOT};
-use crate::world::{Run, World, run_in};
+use crate::world::{Run, World, binary, run_in};
 
 /// A folder with the recorded fleet; neither scheduler nor configuration is anywhere near.
 struct Desk(tempfile::TempDir);
@@ -61,6 +61,55 @@ fn answers_as_people_see_them() {
     insta::assert_snapshot!("move_refused", shown(refused, false));
     let without_gain = include_str!("../fleet/explain-move-without-gain.json");
     insta::assert_snapshot!("move_without_gain", shown(without_gain, false));
+}
+
+#[test]
+fn the_page_about_explaining_shows_what_is_printed() {
+    let page = include_str!("../../../../docs/explain.md");
+    for (document, wide) in [
+        (include_str!("../fleet/explain-guest-moves.json"), false),
+        (include_str!("../fleet/explain-guest-stays.json"), true),
+        (include_str!("../fleet/explain-guest-held.json"), false),
+        (include_str!("../fleet/explain-host.json"), false),
+    ] {
+        let printed = shown(document, wide);
+        assert!(
+            page.contains(printed.trim_end()),
+            "docs/explain.md lacks:\n{printed}"
+        );
+    }
+    for name in BlockReason::NAMES {
+        let reason: BlockReason = name.parse().unwrap();
+        let row = format!("| `{name}` | {} | {} |", reason.meaning(), reason.remedy());
+        assert!(page.contains(&row), "docs/explain.md lacks: {row}");
+    }
+}
+
+#[test]
+fn a_snapshot_can_come_through_a_pipe() {
+    let desk = Desk::new();
+    for args in [
+        &["plan", "--snapshot", "-"][..],
+        &["explain", "guest", "db1", "--snapshot", "-"],
+        &["hosts", "--snapshot", "-"],
+    ] {
+        let mut command = assert_cmd::Command::new(binary());
+        let piped = command
+            .env_clear()
+            .current_dir(desk.0.path())
+            .args(args)
+            .write_stdin(SNAPSHOT)
+            .output()
+            .unwrap();
+        let from_file: Vec<&str> = args
+            .iter()
+            .map(|arg| if *arg == "-" { "s.json" } else { arg })
+            .collect();
+        assert_eq!(
+            String::from_utf8(piped.stdout).unwrap(),
+            desk.run(&from_file).ok()
+        );
+    }
 }
 
 #[test]
