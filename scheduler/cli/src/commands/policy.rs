@@ -75,10 +75,18 @@ fn read_policy(file: &Path) -> Result<(String, String, PolicyCheck), Failure> {
 
 /// Reads and checks a policy file.
 pub(super) fn parse(file: &Path) -> Result<Policy, Failure> {
-    let (name, _, check) = read_policy(file)?;
-    check.into_policy().map_err(|error| Failure::Policy {
-        faults: describe(&name, "", &error.faults),
-    })
+    parse_text(file).map(|(policy, _)| policy)
+}
+
+/// Reads and checks a policy file, and keeps its text.
+pub(super) fn parse_text(file: &Path) -> Result<(Policy, String), Failure> {
+    let (name, text, check) = read_policy(file)?;
+    match check.into_policy() {
+        Ok(policy) => Ok((policy, text)),
+        Err(error) => Err(Failure::Policy {
+            faults: describe(&name, "", &error.faults),
+        }),
+    }
 }
 
 /// Faults with the file's name in their place, each ending in a newline but the last.

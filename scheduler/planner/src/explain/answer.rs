@@ -49,7 +49,8 @@ pub fn explain(
     about: &Subject,
 ) -> Result<Explanation, ExplainError> {
     snapshot.validate()?;
-    let model = Model::new(snapshot, policy, options.shut_off_guests);
+    let model =
+        Model::new(snapshot, policy, options.shut_off_guests).under(options.variance, snapshot);
     let (found, _) = plan(snapshot, policy, options);
     let view = View::new(&model, &found);
     let (host, guests) = match about {
