@@ -44,14 +44,16 @@ pub const SAMPLES: f64 = 30.0;
 pub const STANDARD_ERRORS: f64 = 2.0;
 
 /// Stalled fraction of time when the working sets fill the memory exactly. Between the headroom's edge
-/// and there, and beyond, the fraction grows with the square. Calibrated by memory PSI later.
+/// and there, and beyond, the fraction grows with the square. Calibrated by memory PSI
+/// where the host measures it.
 pub const STALL_AT_FULL: f64 = 0.1;
 
 /// Scale of the memory loss, as a fraction of the memory, where the headroom is smaller: the loss must begin
 /// at zero and be convex under any policy.
 pub const LEAST_HEADROOM: f64 = 0.01;
 
-/// Fraction of its demand that a guest loses while it is copied. Learned from finished migrations later.
+/// Fraction of its demand that a guest loses while it is copied, by faults on pages that are watched for
+/// writes. Not learned: such a guest uses as much CPU as before and does less with it, which no report shows.
 pub const BROWN_OUT: f64 = 0.05;
 
 /// A pause is weighed by demand, at least by this share of the vCPUs: an idle guest has clients too.

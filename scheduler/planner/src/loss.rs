@@ -2,13 +2,13 @@
 //!
 //! **CPU.** A work-conserving host with c cores and X runnable vCPUs keeps (X − c)⁺ of them waiting; that
 //! is also what vCPU run delay measures. With X normal of mean D = Σdᵢ + own and variance
-//! V = Σ vᵢpᵢ(1 − pᵢ) + Σσᵢ² + ρ(Σσᵢ)² + own, pᵢ = dᵢ/vᵢ, the expectation is
+//! V = Σ vᵢpᵢ(1 − pᵢ) + Σσᵢ² + ρ(Σσᵢ)² + own, pᵢ = dᵢ/vᵢ, ρ as learned and at least 0.1, the expectation is
 //! √V·φ(z) + (D − c)·Φ(z), z = (D − c)/√V ([`unit_loss`]), at most (Σvᵢ + own − c)⁺, times the host's
 //! calibration.
 //!
 //! **Memory.** Zero while the working sets leave the headroom h, above it the stalled fraction of time
-//! is `STALL_AT_FULL`·x², x = (u − (1 − h))/max(h, 0.01) with u = working sets over memory, at most 1; the
-//! loss is that fraction of the guests' demand.
+//! is `STALL_AT_FULL`·x², x = (u − (1 − h))/max(h, 0.01) with u = working sets over memory, times
+//! the host's memory calibration, at most 1; the loss is that fraction of the guests' demand.
 //!
 //! All values are guest-seconds per second. The model is a sum over hosts, so a move changes two terms.
 
@@ -61,7 +61,7 @@ impl Load {
 
     fn running(guest: &Guest) -> Self {
         let vcpus = f64::from(guest.vcpus.max(1));
-        let demand = guest.cpu_demand_cores;
+        let demand = guest.demand_cores();
         let share = (demand / vcpus).min(1.0);
         let sigma = guest.cpu_demand_stddev_cores.max(DEVIATION_FLOOR * demand);
         Self {
@@ -140,8 +140,12 @@ pub struct Shape {
     pub own: f64,
     /// Its variance, cores².
     pub own_variance: f64,
-    /// Measured over predicted loss.
+    /// Measured over predicted CPU loss.
     pub calibration: f64,
+    /// The same of the memory loss.
+    pub memory_calibration: f64,
+    /// ρ: correlation of the guests' demands.
+    pub correlation: f64,
     /// Memory offered to guests, MiB.
     pub memory: f64,
     /// Fraction of the memory that should stay free.
@@ -155,7 +159,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a snapshot's host under a policy.
+    /// The shape of a host under a policy, in a fleet of which no correlation is known.
     #[must_use]
     pub fn of(host: &Host, policy: &Policy) -> Self {
         let deviation = OWN_DEVIATION * host.cpu_cores;
@@ -163,9 +167,9 @@ impl Shape {
             cores: host.cpu_cores,
             own: host.own_cpu_cores.unwrap_or(OWN_SHARE * host.cpu_cores),
             own_variance: deviation * deviation,
-            calibration: host
-                .calibration
-                .clamp(CALIBRATION_RANGE.0, CALIBRATION_RANGE.1),
+            calibration: bounded(host.calibration),
+            memory_calibration: bounded(host.memory_calibration),
+            correlation: PEAK_CORRELATION,
             memory: from_mib(signed(host.memory_mib)),
             headroom: policy.limits.memory_headroom,
             present: host.state != HostState::Absent,
@@ -173,11 +177,20 @@ impl Shape {
         }
     }
 
+    /// The shape with the fleet's correlation of demands, not below the floor.
+    #[must_use]
+    pub fn correlated(self, peak_correlation: f64) -> Self {
+        Self {
+            correlation: peak_correlation.clamp(PEAK_CORRELATION, 1.0),
+            ..self
+        }
+    }
+
     fn deviation(&self, load: &Load) -> f64 {
         if let Some(variance) = self.frozen_variance {
             return variance.sqrt();
         }
-        let correlated = PEAK_CORRELATION * load.sigma * load.sigma;
+        let correlated = self.correlation * load.sigma * load.sigma;
         (load.binomial + load.sigma_sq + self.own_variance + correlated).sqrt()
     }
 
@@ -244,7 +257,7 @@ impl Shape {
         }
         // Without headroom there is still no cliff: the loss begins at zero and grows within a hundredth.
         let x = over / free.max(LEAST_HEADROOM * self.memory);
-        (STALL_AT_FULL * x * x).min(1.0)
+        (STALL_AT_FULL * x * x * self.memory_calibration).min(1.0)
     }
 
     /// Loss for want of memory: guest-seconds per second.
@@ -280,7 +293,11 @@ impl Shape {
     }
 }
 
-/// The loss of a host with these guests, guest-seconds per second.
+fn bounded(calibration: f64) -> f64 {
+    calibration.clamp(CALIBRATION_RANGE.0, CALIBRATION_RANGE.1)
+}
+
+/// The loss of a host with these guests, guest-seconds per second, where no correlation is known.
 #[must_use]
 pub fn host_loss(host: &Host, guests: &[&Guest], policy: &Policy) -> f64 {
     let load = guests
@@ -354,7 +371,7 @@ pub fn fleet_loss(snapshot: &Snapshot, policy: &Policy) -> FleetLoss {
         .iter()
         .zip(&loads)
         .map(|(host, load)| {
-            let shape = Shape::of(host, policy);
+            let shape = Shape::of(host, policy).correlated(snapshot.peak_correlation);
             let (cpu_loss, memory_loss) = (shape.cpu_loss(load), shape.memory_loss(load));
             HostLoss {
                 name: host.name.clone(),

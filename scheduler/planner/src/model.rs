@@ -155,7 +155,7 @@ impl<'a> Model<'a> {
         let mut model = Self {
             policy,
             payback: payback(policy.aggressiveness),
-            hosts: host_models(&hosts, policy),
+            hosts: host_models(&hosts, policy, snapshot.peak_correlation),
             guests: models,
             flights: Vec::new(),
             strays: known.uncounted,
@@ -373,7 +373,11 @@ impl MobilityJudge<'_> {
     }
 }
 
-fn host_models<'a>(hosts: &[&'a Host], policy: &Policy) -> Vec<HostModel<'a>> {
+fn host_models<'a>(
+    hosts: &[&'a Host],
+    policy: &Policy,
+    peak_correlation: f64,
+) -> Vec<HostModel<'a>> {
     let capacity = |host: &Host| {
         floor_mib(from_mib(signed(host.memory_mib)) * policy.limits.memory_overcommit + 1e-6)
     };
@@ -396,7 +400,7 @@ fn host_models<'a>(hosts: &[&'a Host], policy: &Policy) -> Vec<HostModel<'a>> {
     };
     let model = |host: &&'a Host| HostModel {
         data: host,
-        shape: Shape::of(host, policy),
+        shape: Shape::of(host, policy).correlated(peak_correlation),
         capacity: capacity(host),
         open_capacity: if lost == 0 {
             capacity(host)

@@ -187,7 +187,7 @@ pub fn cost_parts(
     slopes: (f64, f64),
 ) -> CostParts {
     let demand = match guest.state {
-        GuestState::Running => guest.cpu_demand_cores,
+        GuestState::Running => guest.demand_cores(),
         GuestState::Paused | GuestState::Shutoff => 0.0,
     };
     let weight = demand.max(DOWNTIME_WEIGHT * f64::from(guest.vcpus));

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::constants::PEAK_CORRELATION;
 pub use validate::{SnapshotError, SnapshotFault};
 
 /// The value of `schema` that this version reads and writes.
@@ -28,6 +29,12 @@ pub struct Snapshot {
     pub cluster: String,
     /// When the values were true; cool-downs are judged at this time.
     pub taken_at: Timestamp,
+    /// ρ: how far the guests' demands rise together, 0–1, as learned from host sums; at least 0.1 is used.
+    #[serde(
+        default = "known_correlation",
+        skip_serializing_if = "is_known_correlation"
+    )]
+    pub peak_correlation: f64,
     /// Every known host, also silent ones.
     #[serde(default)]
     pub hosts: Vec<Host>,
@@ -101,9 +108,12 @@ pub struct Host {
     /// CPU used by the host's own threads, cores; when absent 2 % of the cores are assumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_cpu_cores: Option<f64>,
-    /// Measured over predicted loss, smoothed; held within 0.5–2 when used. 1 where nothing is known.
+    /// Measured over predicted CPU loss, smoothed; held within 0.5–2 when used. 1 where nothing is known.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub calibration: f64,
+    /// The same of the memory loss, by memory pressure.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub memory_calibration: f64,
 }
 
 impl Default for Host {
@@ -121,6 +131,7 @@ impl Default for Host {
             pressure: None,
             own_cpu_cores: None,
             calibration: 1.0,
+            memory_calibration: 1.0,
         }
     }
 }
@@ -188,6 +199,10 @@ pub struct Guest {
     /// Standard deviation of the demand over the horizon, cores.
     #[serde(default)]
     pub cpu_demand_stddev_cores: f64,
+    /// Most CPU it may use (its quota), cores; when absent all of its vCPUs. Demand above it is throttled and
+    /// not starved: no move would help, so it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit_cores: Option<f64>,
     /// Memory it may use, MiB.
     #[serde(deserialize_with = "mib")]
     pub memory_mib: u64,
@@ -247,6 +262,7 @@ impl Default for Guest {
             vcpus: 1,
             cpu_demand_cores: 0.0,
             cpu_demand_stddev_cores: 0.0,
+            cpu_limit_cores: None,
             memory_mib: 0,
             memory_active_mib: None,
             dirty_rate_mib_s: 0.0,
@@ -270,6 +286,13 @@ impl Guest {
     #[must_use]
     pub fn key(&self) -> &str {
         self.uuid.as_deref().unwrap_or(&self.name)
+    }
+
+    /// What counts of its demand: all of it, at most its quota. Cores.
+    #[must_use]
+    pub fn demand_cores(&self) -> f64 {
+        let limit = self.cpu_limit_cores.unwrap_or(f64::INFINITY);
+        self.cpu_demand_cores.min(limit)
     }
 
     /// Working set, MiB.
@@ -309,6 +332,7 @@ impl Snapshot {
             schema: SCHEMA.to_owned(),
             cluster: cluster.to_owned(),
             taken_at,
+            peak_correlation: PEAK_CORRELATION,
             hosts: Vec::new(),
             guests: Vec::new(),
             in_flight: Vec::new(),
@@ -353,6 +377,18 @@ impl Snapshot {
 
 fn default_bandwidth() -> f64 {
     1000.0
+}
+
+fn known_correlation() -> f64 {
+    PEAK_CORRELATION
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_known_correlation(value: &f64) -> bool {
+    (*value - PEAK_CORRELATION).abs() < f64::EPSILON
 }
 
 fn one() -> f64 {

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::constants::PEAK_CORRELATION;
 use crate::loss::{Load, Shape, loads};
 use crate::model::{Mobility, Model, ShutOffGuests};
 use crate::policy::Policy;
@@ -49,7 +48,7 @@ pub fn frozen_variances(snapshot: &Snapshot, policy: &Policy) -> Vec<f64> {
         .map(|(host, _)| host.cpu_cores)
         .sum();
     let variance = |host| {
-        let shape = Shape::of(host, policy);
+        let shape = Shape::of(host, policy).correlated(snapshot.peak_correlation);
         let share = if cores > 0.0 {
             shape.cores / cores
         } else {
@@ -57,7 +56,7 @@ pub fn frozen_variances(snapshot: &Snapshot, policy: &Policy) -> Vec<f64> {
         };
         let sigma = share * fleet.sigma;
         share * (fleet.binomial + fleet.sigma_sq)
-            + PEAK_CORRELATION * sigma * sigma
+            + shape.correlation * sigma * sigma
             + shape.own_variance
     };
     snapshot.hosts.iter().map(variance).collect()

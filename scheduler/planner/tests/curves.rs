@@ -3,7 +3,7 @@
 mod fleet;
 
 use evenkeel_planner::loss::{Load, Shape};
-use evenkeel_planner::{Guest, GuestState, Policy, precopy};
+use evenkeel_planner::{Guest, GuestState, Options, Policy, fleet_loss, plan, precopy};
 use fleet::{Dice, wild};
 use proptest::prelude::*;
 
@@ -131,4 +131,57 @@ fn memory_loss_has_no_cliff_without_headroom() {
         })
     };
     assert!(of(100_000) < 1e-12 && of(100_001) < 1e-6 && of(101_000) > 0.09);
+}
+
+#[test]
+fn a_guest_that_its_quota_holds_back_causes_no_move() {
+    let hosts = vec![fleet::host("a", 4.0, 65_536), fleet::host("b", 4.0, 65_536)];
+    let guests = (0..4)
+        .map(|n| fleet::guest(&format!("g{n}"), "a", 2.0, 1024))
+        .collect();
+    let mut snapshot = fleet::fleet(hosts, guests);
+    let moves = |snapshot: &_| {
+        let (plan, _) = plan(snapshot, &Policy::default(), &Options::default());
+        plan.steps.len()
+    };
+    assert!(moves(&snapshot) > 0, "they are starved");
+    for guest in &mut snapshot.guests {
+        guest.cpu_limit_cores = Some(0.5);
+    }
+    assert_eq!(moves(&snapshot), 0, "they are throttled");
+}
+
+#[test]
+fn guests_that_rise_together_need_more_headroom() {
+    let hosts = vec![fleet::host("a", 8.0, 65_536)];
+    let guests = (0..8).map(|n| Guest {
+        vcpus: 4,
+        cpu_demand_stddev_cores: 0.3,
+        ..fleet::guest(&format!("g{n}"), "a", 0.8, 1024)
+    });
+    let mut snapshot = fleet::fleet(hosts, guests.collect());
+    let policy = Policy::default();
+    let mut last = 0.0;
+    for (correlation, more) in [(0.0, true), (0.1, false), (0.3, true), (1.0, true)] {
+        snapshot.peak_correlation = correlation;
+        let loss = fleet_loss(&snapshot, &policy).total;
+        assert_eq!(loss > last, more, "{loss} at {correlation}, {last} before");
+        last = loss;
+    }
+}
+
+#[test]
+fn memory_loss_is_scaled_by_its_own_calibration() {
+    let mut host = fleet::host("a", 4.0, 10_000);
+    let load = Load {
+        active: 10_000,
+        demand: 1.0,
+        ..Load::default()
+    };
+    let mut of = |calibration| {
+        host.memory_calibration = calibration;
+        Shape::of(&host, &Policy::default()).memory_loss(&load)
+    };
+    let (plain, scaled, bounded) = (of(1.0), of(1.5), of(7.0));
+    assert!((scaled / plain - 1.5).abs() < 1e-12 && (bounded / plain - 2.0).abs() < 1e-12);
 }

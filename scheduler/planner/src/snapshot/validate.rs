@@ -54,6 +54,13 @@ struct Item<'s> {
     name: &'s str,
 }
 
+/// The snapshot itself, which stands in no list.
+const TOP: Item<'static> = Item {
+    list: "",
+    index: 0,
+    name: "",
+};
+
 /// A fault of a value, and where it stands.
 struct Found<'s> {
     item: Item<'s>,
@@ -127,9 +134,13 @@ impl Snapshot {
         }
         self.check().map_err(|found| {
             let Item { list, index, name } = found.item;
-            let mut path = vec![Step::Key(list), Step::Index(index)];
+            let mut path = match list {
+                "" => vec![],
+                _ => vec![Step::Key(list), Step::Index(index)],
+            };
             path.extend(found.field.split('.').map(Step::Key));
             let place = match name {
+                _ if list.is_empty() => found.field.clone(),
                 "" => format!("{list}[{index}].{}", found.field),
                 name => format!("{list}[{name}].{}", found.field),
             };
@@ -145,6 +156,7 @@ impl Snapshot {
     }
 
     fn check(&self) -> Check<'_> {
+        TOP.within("peak_correlation", self.peak_correlation, 1.0)?;
         let hosts = unique("hosts", self.hosts.iter().map(|h| h.name.as_str()))?;
         unique("guests", self.guests.iter().map(|g| g.name.as_str()))?;
         for (index, host) in self.hosts.iter().enumerate() {
@@ -230,6 +242,7 @@ fn check_host<'s>(host: &'s Host, item: Item<'s>) -> Check<'s> {
         MAX_CORES,
     )?;
     item.within("calibration", host.calibration, MAX_CORES)?;
+    item.within("memory_calibration", host.memory_calibration, MAX_CORES)?;
     let Some(p) = host.pressure else {
         return Ok(());
     };
@@ -256,6 +269,11 @@ fn check_guest<'s>(guest: &'s Guest, item: Item<'s>, hosts: &BTreeSet<&str>) -> 
     item.within(
         "cpu_demand_stddev_cores",
         guest.cpu_demand_stddev_cores,
+        MAX_CORES,
+    )?;
+    item.within(
+        "cpu_limit_cores",
+        guest.cpu_limit_cores.unwrap_or(0.0),
         MAX_CORES,
     )?;
     item.size("memory_mib", guest.memory_mib)?;

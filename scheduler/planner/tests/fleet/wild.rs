@@ -87,6 +87,7 @@ fn wild_host(dice: &mut Dice, kind: &Kind, at: usize) -> Host {
     host.own_cpu_cores = dice.rarely(3).then(|| 0.3 * cores * dice.unit());
     if dice.rarely(4) {
         host.calibration = 0.2 + 3.0 * dice.unit();
+        host.memory_calibration = 0.2 + 3.0 * dice.unit();
     }
     host.pressure = dice.rarely(3).then(|| Pressure {
         cpu_some: dice.unit(),
@@ -149,6 +150,7 @@ fn unlike_others(dice: &mut Dice, kind: &Kind, guest: &mut Guest, at: usize) {
                 dice.one(&[None, Some("host_device".into()), Some("opted_out".into())]);
         }
         15..=18 => guest.dirty_curve = wild_curve(dice, guest.memory_mib),
+        20 => guest.cpu_limit_cores = Some(f64::from(guest.vcpus) * dice.unit()),
         19 => guest.name = format!("h0/twice-{at}"),
         _ => {}
     }
@@ -219,6 +221,7 @@ pub(crate) fn fleet(seed: u64, hosts: usize, guests: usize) -> Snapshot {
         .map(|at| wild_guest(&mut dice, &kind, at, &hosts))
         .collect();
     let mut snapshot = super::fleet(hosts, guests);
+    snapshot.peak_correlation = dice.one(&[0.1, 0.1, 0.0, 0.4, 1.0]);
     fit(&mut dice, &kind, &mut snapshot);
     take_off(&mut dice, &mut snapshot);
     snapshot.validate().unwrap();

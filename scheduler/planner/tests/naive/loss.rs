@@ -48,12 +48,20 @@ fn own(host: &Host) -> f64 {
     host.own_cpu_cores.unwrap_or(0.02 * host.cpu_cores)
 }
 
-fn sums(host: &Host, guests: &[&Guest]) -> Sums {
+/// Demand that counts: a quota's throttling is no contention.
+pub(crate) fn wanted(guest: &Guest) -> f64 {
+    match guest.cpu_limit_cores {
+        Some(most) if most < guest.cpu_demand_cores => most,
+        _ => guest.cpu_demand_cores,
+    }
+}
+
+fn sums(host: &Host, guests: &[&Guest], rho: f64) -> Sums {
     let (mut demand, mut vcpus) = (0.0, 0.0);
     let (mut idle_or_busy, mut sigma, mut sigma_sq) = (0.0, 0.0, 0.0);
     for guest in guests.iter().filter(|g| g.state == GuestState::Running) {
         let v = f64::from(guest.vcpus.max(1));
-        let d = guest.cpu_demand_cores;
+        let d = wanted(guest);
         let p = (d / v).min(1.0);
         let s = guest.cpu_demand_stddev_cores.max(0.1 * d);
         demand += d;
@@ -63,7 +71,7 @@ fn sums(host: &Host, guests: &[&Guest]) -> Sums {
         sigma_sq += s * s;
     }
     let own_sigma = 0.02 * host.cpu_cores;
-    let variance = idle_or_busy + sigma_sq + 0.1 * sigma * sigma + own_sigma * own_sigma;
+    let variance = idle_or_busy + sigma_sq + rho.max(0.1) * sigma * sigma + own_sigma * own_sigma;
     Sums {
         demand,
         deviation: variance.sqrt(),
@@ -71,8 +79,8 @@ fn sums(host: &Host, guests: &[&Guest]) -> Sums {
     }
 }
 
-fn cpu_loss(host: &Host, guests: &[&Guest]) -> f64 {
-    let s = sums(host, guests);
+fn cpu_loss(host: &Host, guests: &[&Guest], rho: f64) -> f64 {
+    let s = sums(host, guests, rho);
     if s.demand <= 0.0 {
         return 0.0;
     }
@@ -98,15 +106,16 @@ fn memory_loss(host: &Host, guests: &[&Guest], policy: &Policy) -> f64 {
         return 0.0;
     }
     let x = over / free.max(0.01 * memory);
-    (0.1 * x * x).min(1.0) * sums(host, guests).demand
+    let calibration = host.memory_calibration.clamp(0.5, 2.0);
+    (0.1 * x * x * calibration).min(1.0) * sums(host, guests, 0.1).demand
 }
 
 /// Contention of a host with these guests, guest-seconds per second.
-pub(crate) fn contention(host: &Host, guests: &[&Guest], policy: &Policy) -> f64 {
+fn contention(host: &Host, guests: &[&Guest], policy: &Policy, rho: f64) -> f64 {
     if host.state == HostState::Absent {
         return 0.0;
     }
-    cpu_loss(host, guests) + memory_loss(host, guests, policy)
+    cpu_loss(host, guests, rho) + memory_loss(host, guests, policy)
 }
 
 /// Guests by where they count.
@@ -126,7 +135,9 @@ pub(crate) fn placed(snapshot: &Snapshot) -> Placement<'_> {
 pub(crate) fn fleet(snapshot: &Snapshot, placement: &Placement<'_>, policy: &Policy) -> f64 {
     let guests = |h: &Host| placement.get(h.name.as_str()).cloned().unwrap_or_default();
     let hosts = snapshot.hosts.iter();
-    hosts.map(|h| contention(h, &guests(h), policy)).sum()
+    hosts
+        .map(|h| contention(h, &guests(h), policy, snapshot.peak_correlation))
+        .sum()
 }
 
 /// A migration as the design's formula has it.
@@ -217,7 +228,7 @@ pub(crate) fn copy(guest: &Guest, ends: (&Host, &Host), slopes: f64, policy: &Po
         left = next;
     }
     let downtime = if running { left / rate + 0.03 } else { 0.0 };
-    let demand = if running { guest.cpu_demand_cores } else { 0.0 };
+    let demand = if running { wanted(guest) } else { 0.0 };
     let pause = downtime * demand.max(0.1 * f64::from(guest.vcpus));
     let brown_out = (0.05 * seconds + throttled) * demand;
     let cost = pause + brown_out + 0.0005 * rate * seconds * slopes;
@@ -231,8 +242,8 @@ pub(crate) fn copy(guest: &Guest, ends: (&Host, &Host), slopes: f64, policy: &Po
 }
 
 /// Chance that a vCPU waits on a host, calibrated.
-pub(crate) fn slope(host: &Host, guests: &[&Guest]) -> f64 {
-    let s = sums(host, guests);
+pub(crate) fn slope(host: &Host, guests: &[&Guest], rho: f64) -> f64 {
+    let s = sums(host, guests, rho);
     let excess = s.demand + own(host) - host.cpu_cores;
     let chance = if s.deviation > 0.0 {
         phi_sum(excess / s.deviation)

@@ -24,7 +24,7 @@ fn guests<'a>(placement: &Placement<'a>, host: &Host) -> Vec<&'a Guest> {
 
 fn demand(guests: &[&Guest]) -> f64 {
     let running = guests.iter().filter(|g| g.state == GuestState::Running);
-    running.map(|g| g.cpu_demand_cores).sum()
+    running.map(|g| loss::wanted(g)).sum()
 }
 
 fn allocated(guests: &[&Guest]) -> f64 {
@@ -103,7 +103,7 @@ pub(crate) fn false_claims(snapshot: &Snapshot, policy: &Policy, plan: &Plan) ->
     let mut placement = loss::placed(snapshot);
     let slope = |name: &str, placement: &Placement<'_>| {
         let host = super::host(snapshot, name);
-        loss::slope(host, &guests(placement, host))
+        loss::slope(host, &guests(placement, host), snapshot.peak_correlation)
     };
     let first = placement.clone();
     let mut now = loss::fleet(snapshot, &placement, policy);
@@ -183,8 +183,8 @@ pub(crate) fn net(snapshot: &Snapshot, policy: &Policy, plan: &Plan, factor: f64
             super::host(snapshot, &step.from),
             super::host(snapshot, &step.to),
         );
-        let slopes =
-            loss::slope(from, &guests(&start, from)) + loss::slope(to, &guests(&start, to));
+        let slopes = loss::slope(from, &guests(&start, from), snapshot.peak_correlation)
+            + loss::slope(to, &guests(&start, to), snapshot.peak_correlation);
         cost += loss::copy(guest, (from, to), slopes, policy).cost;
         cost += policy.price.migration_guest_seconds;
         end.get_mut(step.from.as_str())
