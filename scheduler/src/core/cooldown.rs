@@ -11,6 +11,7 @@ use super::millis;
 const REPEAT_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Most doublings: 64 times the policy's cool-down.
 const MOST_DOUBLINGS: u32 = 6;
+const KIB_PER_MIB: f64 = 1024.0;
 /// Moves remembered per guest.
 const MOST_MOVES: usize = 16;
 
@@ -27,6 +28,7 @@ pub fn after_move(
     let order = ended.order.clone().unwrap_or_default();
     let took_ms = ended.ended_at_ms.saturating_sub(ended.started_at_ms);
     let mut record = before.cloned().unwrap_or_default();
+    record.dirty_rate_mib_s = dirty_rate(record.dirty_rate_mib_s, ended);
     record.uuid = order.guest_uuid;
     record.name = order.guest_name;
     record.moves.push(v1::MoveRecord {
@@ -50,6 +52,20 @@ pub fn after_move(
     let rest = rest_after(&record, cooldown, now_ms);
     record.cooldown_until_ms = now_ms.saturating_add(millis(rest));
     record
+}
+
+/// The rate at which a guest dirties memory, MiB/s: what its last copy saw, and half of what was known before.
+/// A copy that ended in its first round saw nothing.
+fn dirty_rate(known: f64, ended: &v1::Journal) -> f64 {
+    let seen = ended.progress.map_or(0, |p| p.dirty_bytes_per_second) >> 10;
+    let seen = f64::from(u32::try_from(seen).unwrap_or(u32::MAX)) / KIB_PER_MIB;
+    if seen <= 0.0 {
+        known
+    } else if known > 0.0 {
+        f64::midpoint(known, seen)
+    } else {
+        seen
+    }
 }
 
 fn rest_after(record: &v1::GuestRecord, cooldown: Duration, now_ms: i64) -> Duration {
@@ -139,6 +155,22 @@ mod tests {
             assert_eq!(next.cooldown_until_ms - now, 60_000);
             record = Some(next);
         }
+    }
+
+    #[test]
+    fn what_a_copy_saw_of_dirtying_is_remembered() {
+        let copied = |rate_mib: u64| v1::Journal {
+            progress: Some(v1::CopyProgress {
+                dirty_bytes_per_second: rate_mib << 20,
+                ..Default::default()
+            }),
+            ..ended(0)
+        };
+        let first = after_move(None, &copied(80), MINUTE, 0);
+        let second = after_move(Some(&first), &copied(40), MINUTE, 0);
+        let third = after_move(Some(&second), &copied(0), MINUTE, 0);
+        let rates = [&first, &second, &third].map(|r| r.dirty_rate_mib_s);
+        assert_eq!(rates, [80.0, 60.0, 60.0]);
     }
 
     #[test]
