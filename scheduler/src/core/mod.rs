@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod cooldown;
 pub mod holds;
+mod learn;
 pub mod pace;
 pub mod policy;
 pub mod snapshot;
@@ -52,6 +53,8 @@ pub struct Core {
     hot_since: BTreeMap<HostName, i64>,
     /// Where each guest was seen last, to notice that it moved.
     places: BTreeMap<GuestId, HostName>,
+    /// What watching tells about the loss model.
+    learned: learn::Learned,
     /// When this core first saw a complete picture.
     watching_since_ms: Option<i64>,
 }
@@ -92,6 +95,7 @@ impl Core {
             max_report_age: policy.control.max_report_age,
             hot_since: BTreeMap::new(),
             places: BTreeMap::new(),
+            learned: learn::Learned::default(),
             watching_since_ms: None,
         }
     }
@@ -116,6 +120,7 @@ impl Core {
         if !report.libvirt_up {
             return;
         }
+        self.learned.note(report, gap);
         for guest in &report.guests {
             // What is not executed here says nothing about what it would use.
             if matches!(guest.state, RunState::Incoming | RunState::ShutOff) {
@@ -151,6 +156,7 @@ impl Core {
         self.forget_the_gone(fleet, now_ms);
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);
+        self.learned.compare(fleet, &snapshot, &loss, now_ms);
         self.time_hot_spots(&snapshot, &loss, policy, now_ms);
         let hot_since = self
             .hot_since
@@ -254,6 +260,9 @@ impl Core {
         let estimator = &self.estimator;
         self.places
             .retain(|guest, _| here.contains(guest.as_str()) || estimator.knows(guest.as_str()));
+        let places = &self.places;
+        self.learned
+            .retain(fleet, |guest| places.contains_key(guest));
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn build(
     };
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
+    snapshot.peak_correlation = core.learned.peak_correlation();
     snapshot.hosts = fleet.hosts.keys().map(|name| picture.host(name)).collect();
     let mut ids = BTreeMap::new();
     let names = unique_names(fleet);
@@ -128,6 +129,8 @@ impl Picture<'_> {
         let mut host = Host {
             name: name.to_string(),
             state,
+            calibration: self.core.learned.calibration(name),
+            memory_calibration: self.core.learned.memory_calibration(name),
             ..Host::default()
         };
         if let Some(facts) = self.fleet.hosts.get(name) {
@@ -155,6 +158,7 @@ impl Picture<'_> {
         let learned = remembered.map_or(0.0, |r| r.message.dirty_rate_mib_s);
         let obstacle = self.obstacle(host, reading);
         let (demand, deviation) = self.demand(reading);
+        let has_quota = reading.cpu_limit_cores < f64::from(reading.vcpus);
         Guest {
             name: name.to_owned(),
             uuid: Some(reading.id.to_string()),
@@ -167,6 +171,7 @@ impl Picture<'_> {
             vcpus: reading.vcpus,
             cpu_demand_cores: demand,
             cpu_demand_stddev_cores: deviation,
+            cpu_limit_cores: has_quota.then_some(reading.cpu_limit_cores),
             memory_mib: reading.memory_mib,
             memory_active_mib: reading.memory_used_mib,
             dirty_rate_mib_s: reading.dirty_rate_mib_s.unwrap_or(learned),
