@@ -246,6 +246,8 @@ pub struct Selector {
     pub patterns: Vec<String>,
     /// Labels and the values they must have; patterns too.
     pub labels: Vec<(String, String)>,
+    /// Everything else is meant: the hosts of a pin's `not_hosts` are those that it forbids.
+    pub inverted: bool,
 }
 
 impl Selector {
@@ -262,7 +264,8 @@ impl Selector {
         let has = |(key, value): &(String, String)| {
             label(key).is_some_and(|found| crate::glob::matches(value, found))
         };
-        by_name || (!self.labels.is_empty() && self.labels.iter().all(has))
+        let named = by_name || (!self.labels.is_empty() && self.labels.iter().all(has));
+        named != self.inverted
     }
 }
 

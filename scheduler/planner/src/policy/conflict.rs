@@ -117,7 +117,8 @@ fn too_few_hosts<'p>(apart: &'p Rule, pin: &'p Rule, shared: &Shared) -> Option<
     let RuleKind::Pin { hosts } = &pin.kind else {
         return None;
     };
-    let plain = hosts.labels.is_empty() && !hosts.patterns.iter().any(|p| is_pattern(p));
+    let plain =
+        !hosts.inverted && hosts.labels.is_empty() && !hosts.patterns.iter().any(|p| is_pattern(p));
     let (guests, places) = (shared.names.len(), hosts.patterns.len());
     (plain && guests > places).then(|| {
         let why = format!(

@@ -81,6 +81,10 @@ impl Comparer {
 
     /// Whether no host can be chosen by both.
     pub(super) fn disjoint(&self, a: &Selector, b: &Selector) -> bool {
+        if a.inverted || b.inverted {
+            // Of all but some, only those some are surely none.
+            return a.inverted != b.inverted && a.patterns == b.patterns && a.labels == b.labels;
+        }
         if !a.labels.is_empty() && !b.labels.is_empty() {
             // A host has one value of a label.
             let excludes = |(key, value): &(String, String)| {

@@ -166,7 +166,15 @@ pub(super) fn rules(r: &mut Reader<'_>, kind: &str, value: &Value<'_>, into: &mu
 
 fn known_keys(kind: &str) -> &'static [&'static str] {
     match kind {
-        "pin" => &["guests", "guest_labels", "hosts", "host_labels", "strength"],
+        "pin" => &[
+            "guests",
+            "guest_labels",
+            "hosts",
+            "host_labels",
+            "not_hosts",
+            "not_host_labels",
+            "strength",
+        ],
         "anti_affinity" => &["guests", "guest_labels", "over", "strength"],
         "opt_out" => &["guests", "guest_labels"],
         _ => &["guests", "guest_labels", "strength"],
@@ -189,6 +197,8 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
             "guest_labels" => r.labels(value, &mut guests.labels),
             "hosts" => r.patterns(value, &mut hosts.patterns),
             "host_labels" => r.labels(value, &mut hosts.labels),
+            "not_hosts" => forbidden(&mut hosts, |h| r.patterns(value, &mut h.patterns)),
+            "not_host_labels" => forbidden(&mut hosts, |h| r.labels(value, &mut h.labels)),
             "over" => over = label_name(r, value),
             _ => {
                 let mut given = Strength::Must;
@@ -198,7 +208,7 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
         }
     }
     one_choice(r, table, "guests", "guest_labels");
-    one_choice(r, table, "hosts", "host_labels");
+    one_choice_of_hosts(r, table);
     let strength = strength.or(if kind == "opt_out" {
         Some(Strength::Must)
     } else {
@@ -226,6 +236,12 @@ fn rule(r: &mut Reader<'_>, kind: &str, name: &Key<'_>, value: &Value<'_>) -> Op
     })
 }
 
+/// Reads the hosts that a pin forbids.
+fn forbidden(hosts: &mut Selector, read: impl FnOnce(&mut Selector)) {
+    hosts.inverted = true;
+    read(hosts);
+}
+
 /// The name of a host label.
 fn label_name(r: &mut Reader<'_>, value: &Value<'_>) -> Option<String> {
     let hint =
@@ -244,6 +260,18 @@ fn one_choice(r: &mut Reader<'_>, table: &DeTable<'_>, names: &str, labels: &str
         let message = format!("{names} and {labels} stand in one rule");
         let hint = format!("keep one of them: {names} = [...] or {labels} = {{ ... }}");
         r.fault(second.span(), message, hint);
+    }
+}
+
+/// A pin says in one of four ways which hosts it is about.
+fn one_choice_of_hosts(r: &mut Reader<'_>, table: &DeTable<'_>) {
+    let ways = ["hosts", "host_labels", "not_hosts", "not_host_labels"];
+    let said: Vec<&str> = ways
+        .into_iter()
+        .filter(|key| table.contains_key(*key))
+        .collect();
+    if let [first, second, ..] = said.as_slice() {
+        one_choice(r, table, first, second);
     }
 }
 
@@ -266,7 +294,7 @@ fn require(
             "add guests = [\"name-*\"] or guest_labels = { app = \"db\" }",
         );
     }
-    if kind == "pin" && *hosts == Selector::default() {
+    if kind == "pin" && hosts.patterns.is_empty() && hosts.labels.is_empty() {
         missing(
             "which hosts are allowed",
             "add hosts = [\"h1\"] or host_labels = { rack = \"r1\" }",

@@ -267,7 +267,9 @@ fn wild_rule(dice: &mut Dice, snapshot: &Snapshot, at: u64) -> String {
         }
         4..=5 => format!("[affinity.r{at}]\n{end}"),
         6..=7 => {
-            let hosts = match dice.below(3) {
+            let hosts = match dice.below(5) {
+                3 => format!("not_hosts = [\"h{}\"]", dice.below(6)),
+                4 => "not_host_labels = { licence = \"*\" }".to_owned(),
                 0 => format!("hosts = [\"h{}\", \"h{}\"]", dice.below(6), dice.below(6)),
                 1 => "host_labels = { rack = \"rack?\", room = \"room0\" }".to_owned(),
                 _ => format!("host_labels = {{ licence = \"licence{}\" }}", dice.below(2)),

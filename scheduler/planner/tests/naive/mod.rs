@@ -55,7 +55,8 @@ pub(crate) fn members<'a>(rule: &Rule, snapshot: &'a Snapshot) -> Vec<&'a Guest>
 
 /// Whether a pin allows a host.
 pub(crate) fn allows(hosts: &Selector, host: &Host) -> bool {
-    chooses(hosts, &host.name, |key| host.labels.get(key))
+    let named = chooses(hosts, &host.name, |key| host.labels.get(key));
+    if hosts.inverted { !named } else { named }
 }
 
 /// The place of a host for a rule that keeps apart: its name, or the value of the label. Hosts without the
