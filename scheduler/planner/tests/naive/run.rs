@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_planner::policy::RuleKind;
-use evenkeel_planner::{Guest, GuestState, HostState, Plan, Policy, Snapshot, Step, StepReason};
+use evenkeel_planner::{
+    Guest, GuestState, Host, HostState, Plan, Policy, Snapshot, Step, StepReason,
+};
 
 use crate::fleet::Dice;
 
@@ -32,7 +34,11 @@ pub(crate) struct Run<'a> {
 /// Everything that goes wrong when the plan is carried out in one of the orders it allows.
 pub(crate) fn faults(snapshot: &Snapshot, policy: &Policy, plan: &Plan, seed: u64) -> Vec<String> {
     let mut run = Run::new(snapshot, policy, plan, Dice(seed));
+    let spare = run.keeps_its_reserve();
     run.waves();
+    if spare && plan.steps.last().is_some() && !run.outlives_its_largest() {
+        run.fault("the largest hosts' guests would find no room".to_owned());
+    }
     run.faults
 }
 
@@ -83,6 +89,38 @@ impl<'a> Run<'a> {
             let next = numbers.get(at + 1).copied();
             whole = self.groups(&whole, next);
         }
+    }
+
+    fn active(&self) -> impl Iterator<Item = &'a Host> {
+        let hosts = self.snapshot.hosts.iter();
+        hosts.filter(|h| h.state == HostState::Active)
+    }
+
+    fn held_on(&self, host: &Host) -> u64 {
+        let here = self.guests_on(&host.name);
+        here.iter().map(|g| super::held_mib(g)).sum()
+    }
+
+    /// Whether every open host is filled no further than the reserve for host failures allows.
+    fn keeps_its_reserve(&self) -> bool {
+        self.active()
+            .all(|h| self.held_on(h) <= super::open_mib(h, self.snapshot, self.policy))
+    }
+
+    /// Whether the guests of the largest hosts would fit on the others, by their memory in all.
+    fn outlives_its_largest(&self) -> bool {
+        let limit = |h: &&Host| super::limit_mib(h, self.policy);
+        let mut hosts: Vec<&Host> = self.active().collect();
+        hosts.sort_by_key(|h| std::cmp::Reverse(limit(h)));
+        let failures = self.policy.limits.reserve_host_failures as usize;
+        let (lost, left) = hosts.split_at(failures.min(hosts.len()));
+        let homeless: u64 = lost.iter().map(|h| self.held_on(h)).sum();
+        let room: u64 = left
+            .iter()
+            .map(|h| limit(h).saturating_sub(self.held_on(h)))
+            .sum();
+        // Each host's share is rounded down to a MiB.
+        homeless <= room + hosts.len() as u64
     }
 
     /// Migrations at a time: all steps of the wave at once, beside those that ran before in the first.
