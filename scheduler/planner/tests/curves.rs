@@ -185,3 +185,36 @@ fn memory_loss_is_scaled_by_its_own_calibration() {
     let (plain, scaled, bounded) = (of(1.0), of(1.5), of(7.0));
     assert!((scaled / plain - 1.5).abs() < 1e-12 && (bounded / plain - 2.0).abs() < 1e-12);
 }
+
+/// The documented table has every constant with the value that the code has.
+#[test]
+fn the_table_of_constants_is_that_of_the_code() {
+    let code = include_str!("../src/constants.rs");
+    let page = include_str!("../../../docs/reference/model.md");
+    let mut found = 0;
+    for line in code.lines().filter_map(|l| l.strip_prefix("pub const ")) {
+        let (name, rest) = line.split_once(':').unwrap_or((line, ""));
+        let value = rest.split_once("= ").map_or("", |(_, v)| v);
+        let values: Vec<f64> = value
+            .trim_matches(|c: char| !c.is_ascii_digit())
+            .split(", ")
+            .filter_map(|v| v.parse().ok())
+            .collect();
+        if name == "PAYBACK" {
+            continue;
+        }
+        let row = page.lines().find(|l| l.contains(&format!("`{name}`")));
+        let row = row.unwrap_or_else(|| panic!("{name} is not documented"));
+        let numbers: Vec<f64> = row
+            .split(|c: char| !c.is_ascii_digit() && c != '.')
+            .filter_map(|v| v.parse().ok())
+            .collect();
+        let documented = |v: &f64| numbers.iter().any(|n| (n - v).abs() < 1e-12);
+        assert!(
+            !values.is_empty() && values.iter().all(documented),
+            "{name}: {values:?}, {row}"
+        );
+        found += 1;
+    }
+    assert!(found > 15, "{found}");
+}
