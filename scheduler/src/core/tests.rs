@@ -456,8 +456,11 @@ fn of_the_pair(steps: &[Step]) -> usize {
 fn a_must_affinity_group_starts_as_one_although_a_member_alone_does_not_pay() {
     let mut bench = Bench::hot();
     bench.rule("[affinity.pair]\nguests = [\"g1\", \"g2\"]\nstrength = \"must\"\n");
-    // Nobody gains by moving g2 itself: it does next to nothing.
-    let busy = (3..=8).map(|n| reading(n, 0.6, 0.0));
+    // Nobody gains by moving g2 itself, as it does next to nothing, and the others cannot move.
+    let busy = (3..=8).map(|n| GuestReading {
+        hindrances: vec!["host_device".into()],
+        ..reading(n, 0.6, 0.0)
+    });
     let group = [reading(1, 0.5, 1.0), reading(2, 0.01, 0.0)];
     let guests = group.into_iter().chain(busy).collect();
     bench.fleet.reports.insert(host("h1"), report(guests));
