@@ -54,8 +54,9 @@ impl Part {
 /// A run of parts that are all far off, on one side of what was expected before it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
-    /// What was expected before it, cores.
-    expected: Option<f64>,
+    /// What was expected before it, and how far from that a part may be, cores: a step must not make room
+    /// for itself.
+    expected: Option<(f64, f64)>,
     above: bool,
     parts: usize,
     /// Whether a reading since its start confirms it: one alone that holds is a spike.
@@ -286,17 +287,16 @@ impl History {
     /// A full window of parts that are all far off on one side, by more than one reading, is a step, not a
     /// spike: what was before is no evidence any more.
     fn watch_for_a_step(&mut self, part: f64) {
-        let expected = self.run.expected;
-        let off = expected.filter(|expected| (part - expected).abs() > self.tolerance());
-        let Some(expected) = off else {
-            let mean = self.summary().map(|summary| summary.mean);
+        let off = |(expected, tolerance): &(f64, f64)| (part - expected).abs() > *tolerance;
+        let Some(expected) = self.run.expected.filter(off) else {
+            let summary = self.summary();
             self.run = Run {
-                expected: mean,
+                expected: summary.map(|summary| (summary.mean, self.tolerance())),
                 ..Run::default()
             };
             return;
         };
-        let above = part > expected;
+        let above = part > expected.0;
         if self.run.parts > 0 && self.run.above != above {
             self.run = Run {
                 expected: Some(expected),
