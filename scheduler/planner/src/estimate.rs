@@ -14,7 +14,7 @@
 //! learns it from what moved guests use where nothing is in their way, but guests are moved *because* they were
 //! seen high, and fall back by themselves; the two cannot be told apart without moving guests at random.
 //!
-//! Measured against plain rules on recorded load in `docs/estimator.md`. Called by the controller's core; it
+//! Measured against plain rules on recorded load in `docs/reference/estimator.md`. Called by the controller's core; it
 //! does not know hosts, so correlation between guests is not its business.
 
 use std::collections::BTreeMap;
@@ -166,11 +166,6 @@ impl Estimator {
     pub fn retain(&mut self, keep: impl Fn(&str, i64) -> bool) {
         self.guests
             .retain(|guest, history| keep(guest, history.settled_ms()));
-    }
-
-    /// Forgets a guest: nothing that was read of it speaks for what it does now.
-    pub fn forget(&mut self, guest: &str) {
-        self.guests.remove(guest);
     }
 
     /// Whether there is any reading of a guest.

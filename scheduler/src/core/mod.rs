@@ -123,12 +123,22 @@ impl Core {
         self.learned.note(report, gap);
         for guest in &report.guests {
             // What is not executed here says nothing about what it would use.
-            if matches!(guest.state, RunState::Incoming | RunState::ShutOff) {
+            if guest.state == RunState::Incoming {
                 continue;
             }
-            if gap > self.max_report_age {
+            let off = guest.state == RunState::ShutOff;
+            let here = self.places.get(&guest.id) == Some(host);
+            let unseen = gap > self.max_report_age;
+            if (off && here) || unseen {
                 // Nothing is known of the time in between: the old value must not fill it.
-                self.estimator.forget(guest.id.as_str());
+                self.estimator.lapse(guest.id.as_str());
+            }
+            if off {
+                continue;
+            }
+            if unseen {
+                // Nothing moves on what was before it.
+                self.estimator.restart(guest.id.as_str(), now_ms);
             }
             let before = self.places.insert(guest.id.clone(), host.clone());
             if before.is_some_and(|place| place != *host) {

@@ -409,6 +409,45 @@ fn after_a_gap_nothing_moves_on_what_was_before_it() {
     assert!(bench.choose().1.start.is_empty());
 }
 
+/// The cores and their deviation that the snapshot says a guest needs.
+fn demand_of(assessment: &Assessment, name: &str) -> (f64, f64) {
+    let guest = assessment.snapshot.guest(name).unwrap();
+    (guest.cpu_demand_cores, guest.cpu_demand_stddev_cores)
+}
+
+#[test]
+fn a_guest_that_was_off_does_not_go_on_with_what_it_used_last() {
+    let mut bench = Bench::hot();
+    bench.pass(40);
+    let mut off = reading(1, 0.0, 0.0);
+    off.state = RunState::ShutOff;
+    bench.fleet.reports.insert(host("h1"), report(vec![off]));
+    bench.pass(20);
+    let calm = vec![reading(1, 0.05, 0.0)];
+    bench.fleet.reports.insert(host("h1"), report(calm));
+    bench.pass(1);
+    let covered = bench.core.estimator.demand(id(1).as_str(), bench.now_ms);
+    assert!(covered.unwrap().covered < Duration::from_secs(1));
+    let (mean, _) = demand_of(&bench.pass(25), "g1");
+    assert!((mean - 0.05).abs() < 0.01, "{mean}");
+}
+
+#[test]
+fn the_snapshot_says_how_restless_a_guest_was_over_the_last_windows() {
+    let mut bench = Bench::hot();
+    let calm = demand_of(&bench.pass(240), "g1");
+    assert!(calm.1 < 0.01, "{calm:?}");
+    for minute in 0..12 {
+        let used = if minute % 2 == 0 { 0.2 } else { 0.6 };
+        let guests = vec![reading(1, used, 0.0)];
+        bench.fleet.reports.insert(host("h1"), report(guests));
+        bench.pass(20);
+    }
+    let (mean, stddev) = demand_of(&bench.pass(1), "g1");
+    assert!((0.3..0.6).contains(&mean), "{mean}");
+    assert!(stddev > 0.15, "{stddev}");
+}
+
 #[test]
 fn the_same_report_listed_again_does_not_become_young() {
     let mut bench = Bench::hot();
