@@ -4,6 +4,7 @@
 //! bandwidth while their guests go on to dirty memory. [`run`] is the scheduler's loop over it, second by second.
 //! Everything follows from the seed. [`trace`] reads recorded load.
 
+pub mod judge;
 pub mod run;
 pub mod trace;
 pub mod world;
