@@ -369,7 +369,7 @@ def one(name, seconds, threads, again):
     if os.path.exists(out):
         with open(out) as file:
             known = json.load(file)
-        if known["fingerprint"] == case["fingerprint"] and not again and (known["proven"] or known["limit"] >= seconds):
+        if known.get("fingerprint") == case["fingerprint"] and not again and (known["proven"] or known["limit"] >= seconds):
             return known
     lines = []
     found = solve(case, seconds, threads, lines.append)

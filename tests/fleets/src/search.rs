@@ -174,7 +174,7 @@ pub fn greedy(instance: &Instance) -> Option<Placement> {
 /// Trials of one annealing run, per guest.
 const TRIALS_PER_GUEST: usize = 20_000;
 /// Temperatures at the beginning and at the end, guest-seconds.
-const TEMPERATURE: (f64, f64) = (15.0, 0.5);
+const TEMPERATURE: (f64, f64) = (15.0, 1.0);
 
 /// The best placement that annealing finds from a placement: random moves, swaps and moves home, seeded.
 #[must_use]
@@ -189,24 +189,8 @@ pub fn anneal(instance: &Instance, from: &[usize], seed: u64) -> Placement {
     for _ in 0..trials {
         temperature *= cooling.exp();
         let threshold = temperature * dice.unit().max(1e-12).ln();
-        let guest = dice.below(instance.guests.len());
-        let gain = match dice.below(3) {
-            0 => trial(
-                &mut position,
-                &[(guest, dice.below(instance.hosts.len()))],
-                threshold,
-            ),
-            1 => trial(
-                &mut position,
-                &[(guest, instance.guests[guest].home)],
-                threshold,
-            ),
-            _ => {
-                let other = dice.below(instance.guests.len());
-                let swap = [(guest, position.at[other]), (other, position.at[guest])];
-                trial(&mut position, &swap, threshold)
-            }
-        };
+        let moves = proposal(&position, &mut dice);
+        let gain = trial(&mut position, &moves, threshold);
         change -= gain;
         if change < below - LEAST_GAIN {
             below = change;
@@ -214,6 +198,30 @@ pub fn anneal(instance: &Instance, from: &[usize], seed: u64) -> Placement {
         }
     }
     best
+}
+
+/// A random move, move home, exchange of two guests' places, or exchange of a guest that has left with one
+/// that has stayed or with one that has gone elsewhere from the same host.
+fn proposal(position: &Position<'_>, dice: &mut Dice) -> Vec<(usize, usize)> {
+    let instance = position.instance;
+    let mut any = || dice.below(instance.guests.len());
+    let (one, mut other) = (any(), any());
+    let home = |guest: usize| instance.guests[guest].home;
+    let kind = dice.below(4);
+    if kind == 3 && position.at[one] != home(one) {
+        // Bounded search for somebody from the same host.
+        for _ in 0..64 {
+            if home(other) == home(one) && other != one {
+                break;
+            }
+            other = dice.below(instance.guests.len());
+        }
+    }
+    match kind {
+        0 => vec![(one, dice.below(instance.hosts.len()))],
+        1 => vec![(one, home(one))],
+        _ => vec![(one, position.at[other]), (other, position.at[one])],
+    }
 }
 
 /// Makes some moves together if all are allowed then and bring more than the threshold; returns what they brought.
