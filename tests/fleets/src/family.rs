@@ -115,6 +115,12 @@ const RACK: usize = 4;
 /// The fleet of a family with that many hosts (at least 3) and that seed.
 #[must_use]
 pub fn generate(family: Family, hosts: usize, seed: u64) -> Fleet {
+    generate_with(family, hosts, seed, None)
+}
+
+/// The same with a fixed number of guests on every host that has any.
+#[must_use]
+pub fn generate_with(family: Family, hosts: usize, seed: u64, per_host: Option<usize>) -> Fleet {
     let hosts = hosts.max(3);
     // Families and sizes with the same seed have nothing in common.
     let mut dice = Dice::new(seed);
@@ -123,7 +129,8 @@ pub fn generate(family: Family, hosts: usize, seed: u64) -> Fleet {
         dice = Dice::new(dice.roll() ^ part);
     }
     let mut snapshot = Snapshot::new(family.name(), jiff::Timestamp::UNIX_EPOCH);
-    for (at, target) in targets(family, hosts, &mut dice).into_iter().enumerate() {
+    for (at, mut target) in targets(family, hosts, &mut dice).into_iter().enumerate() {
+        target.guests = per_host.map_or(target.guests, |n| n.min(target.guests * n));
         add_host(&mut snapshot, family, at, &target, hosts, &mut dice);
     }
     let rules = if family == Family::AntiAffinity {

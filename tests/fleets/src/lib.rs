@@ -10,3 +10,4 @@ pub mod family;
 pub mod instance;
 pub mod quality;
 pub mod search;
+pub mod speed;

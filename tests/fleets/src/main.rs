@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use evenkeel_fleets::case::{Case, Key};
-use evenkeel_fleets::family::{Family, generate};
+use evenkeel_fleets::family::{Family, generate_with};
 use evenkeel_fleets::quality::{self, Comparison};
+use evenkeel_fleets::speed::{self, Effort, Measured};
 use evenkeel_planner::Strategy;
 
 /// Seeded fleets, and what they show of the planner.
@@ -29,6 +30,9 @@ enum What {
         /// Number of hosts, at least 3.
         #[arg(long)]
         hosts: usize,
+        /// Guests on every host that has any; 15 to 20 when not given.
+        #[arg(long)]
+        guests: Option<usize>,
         /// Seed: the same one gives the same fleet.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -59,6 +63,34 @@ enum What {
         #[arg(long)]
         each: bool,
     },
+    /// Measure time, work and memory of planning, print a table, and fail where a limit is missed.
+    Speed {
+        /// Numbers of hosts.
+        #[arg(long, value_delimiter = ',', default_value = "50,200,1000,5000")]
+        sizes: Vec<usize>,
+        #[command(flatten)]
+        effort: EffortArguments,
+    },
+    /// Measure one size, in this process, and print JSON. Called by `speed`.
+    #[command(hide = true)]
+    Measure {
+        /// Number of hosts.
+        #[arg(long)]
+        hosts: usize,
+        #[command(flatten)]
+        effort: EffortArguments,
+    },
+}
+
+/// How a size is measured.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct EffortArguments {
+    /// Plans to make of each fleet; the median counts.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Seconds of the long search to compare the loss with; 0 leaves it out.
+    #[arg(long, default_value_t = 60)]
+    long_seconds: u32,
 }
 
 /// Which comparisons.
@@ -115,11 +147,12 @@ fn main() -> anyhow::Result<ExitCode> {
         What::Generate {
             family,
             hosts,
+            guests,
             seed,
             strategy,
             out,
         } => {
-            let fleet = generate(family, hosts, seed);
+            let fleet = generate_with(family, hosts, seed, guests);
             std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
             write(&out.join("snapshot.json"), &fleet.snapshot.to_json())?;
             write(&out.join("policy.toml"), &fleet.policy_text(strategy))?;
@@ -133,6 +166,15 @@ fn main() -> anyhow::Result<ExitCode> {
             write(&bounds, &quality::text(&known)?)?;
         }
         What::Quality { bounds, each } => return compare(&bounds, each),
+        What::Speed { sizes, effort } => return speed_of(&sizes, effort),
+        What::Measure { hosts, effort } => {
+            let effort = Effort {
+                runs: effort.runs.max(1),
+                long_seconds: effort.long_seconds,
+            };
+            let measured = serde_json::to_string(&speed::measure(hosts, effort)?)?;
+            writeln!(std::io::stdout(), "{measured}")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -197,7 +239,34 @@ fn compare(bounds: &Path, each: bool) -> anyhow::Result<ExitCode> {
         quality::summary(&comparisons)
     )?;
     let missed = quality::missed(&comparisons);
-    for goal in &missed {
+    verdict(&mut out, &missed)
+}
+
+fn speed_of(sizes: &[usize], effort: EffortArguments) -> anyhow::Result<ExitCode> {
+    let mut all: Vec<Measured> = Vec::new();
+    for hosts in sizes {
+        let done = std::process::Command::new(std::env::current_exe()?)
+            .args(["measure", "--hosts", &hosts.to_string()])
+            .args(["--runs", &effort.runs.to_string()])
+            .args(["--long-seconds", &effort.long_seconds.to_string()])
+            .stderr(std::process::Stdio::inherit())
+            .output()?;
+        ensure!(
+            done.status.success(),
+            "measuring {hosts} hosts: {}",
+            done.status
+        );
+        all.push(serde_json::from_slice(&done.stdout)?);
+    }
+    let missed: Vec<String> = all.iter().flat_map(Measured::missed).collect();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", speed::table(&all))?;
+    verdict(&mut out, &missed)
+}
+
+/// Names what was missed; the exit code says whether anything was.
+fn verdict(out: &mut impl std::io::Write, missed: &[String]) -> anyhow::Result<ExitCode> {
+    for goal in missed {
         writeln!(out, "missed: {goal}")?;
     }
     Ok(if missed.is_empty() {
