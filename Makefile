@@ -13,7 +13,7 @@ SEED ?= 1
 LAB := --features evenkeel-tests/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast properties lint build binaries setup setup-build
+.PHONY: help demo test test-fast properties lint build quality speed binaries setup setup-build
 
 .NOTPARALLEL:
 
@@ -48,6 +48,29 @@ lint: setup-build ## formatting and clippy, warnings are errors
 
 build: setup-build ## the programs as they are shipped, in target/release
 	$(CARGO) build --workspace --bins --release
+
+# Comparisons that are known and proven are not solved again; `rm -r target/quality` forgets them.
+QUALITY := $(CARGO_TARGET_DIR)/quality
+SOLVER := $(CARGO_TARGET_DIR)/solver
+JOBS ?= 2
+quality: $(SOLVER)/ready ## the planner beside the exact optimum: minutes, an hour the first time; JOBS=2
+	$(CARGO) build --release -p evenkeel-fleets
+	$(CARGO_TARGET_DIR)/release/fleets cases --dir $(QUALITY) --sizes 5,10 --seeds 3
+	$(CARGO_TARGET_DIR)/release/fleets cases --dir $(QUALITY) --sizes 20 --seeds 2
+	ls $(QUALITY)/*-*.json | grep -v exact | \
+		xargs -P $(JOBS) -n 6 $(SOLVER)/bin/python tests/fleets/exact.py --seconds 60
+	$(CARGO_TARGET_DIR)/release/fleets record --dir $(QUALITY)
+	$(CARGO_TARGET_DIR)/release/fleets quality
+
+# The solver is a wheel: the product's build needs neither it nor cmake.
+$(SOLVER)/ready: tests/fleets/requirements.txt
+	python3 -m venv $(SOLVER)
+	$(SOLVER)/bin/pip install --quiet --requirement tests/fleets/requirements.txt
+	touch $@
+
+speed: ## the planner's time, work and memory, 50 to 5,000 hosts: minutes
+	$(CARGO) build --release -p evenkeel-fleets
+	$(CARGO_TARGET_DIR)/release/fleets speed
 
 binaries: setup-build
 	$(CARGO) build --workspace --bins

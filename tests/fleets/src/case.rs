@@ -157,11 +157,11 @@ const RUNS: u64 = 2;
 
 impl Case {
     /// Generates the fleet and runs everything but the exact solver. `known` is the result of an earlier run:
-    /// what it holds of the same fleet is not made again, but for the planner's plan.
+    /// what it holds of the same fleet is not made again, but for the planner's plan. `per_guest`: trials of annealing.
     ///
     /// # Errors
     /// When the fleet cannot be planned at all: a fault of the generator or of the planner.
-    pub fn run(key: Key, known: Option<Self>) -> anyhow::Result<Self> {
+    pub fn run(key: Key, known: Option<Self>, per_guest: usize) -> anyhow::Result<Self> {
         let (snapshot, policy) = fleet(key)?;
         let instance = Instance::new(&snapshot, &policy)?;
         let fingerprint = instance.fingerprint();
@@ -181,7 +181,7 @@ impl Case {
         let greedy = reached(greedy(&instance), "greedy")?;
         let mut annealed = greedy.clone();
         for (seed, from) in (0..RUNS).flat_map(|run| [(run, &greedy), (run + RUNS, &ours)]) {
-            let found = anneal(&instance, &from.placement, seed);
+            let found = anneal(&instance, &from.placement, seed, per_guest);
             let found = reached(Some(found), "annealing")?;
             if found.objective < annealed.objective {
                 annealed = found;

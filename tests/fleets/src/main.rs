@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use evenkeel_fleets::case::{Case, Key};
 use evenkeel_fleets::family::{Family, generate_with};
 use evenkeel_fleets::quality::{self, Comparison};
+use evenkeel_fleets::search::TRIALS_PER_GUEST;
 use evenkeel_fleets::speed::{self, Effort, Measured};
 use evenkeel_planner::Strategy;
 
@@ -185,7 +186,7 @@ fn write_cases(cases: &Cases) -> anyhow::Result<()> {
         let file = cases.dir.join(format!("{key}.json"));
         let known = std::fs::read_to_string(&file).ok();
         let known = known.and_then(|text| serde_json::from_str(&text).ok());
-        let case = Case::run(key, known)?;
+        let case = Case::run(key, known, TRIALS_PER_GUEST)?;
         write(&file, &serde_json::to_string(&case)?)?;
         let line = format!(
             "{key:40} start {:9.1} greedy {:9.1} ours {:9.1} annealed {:9.1}",

@@ -171,19 +171,20 @@ pub fn greedy(instance: &Instance) -> Option<Placement> {
     Some(position.at)
 }
 
-/// Trials of one annealing run, per guest.
-const TRIALS_PER_GUEST: usize = 20_000;
+/// Trials of one annealing run for each guest, where time is no matter.
+pub const TRIALS_PER_GUEST: usize = 20_000;
 /// Temperatures at the beginning and at the end, guest-seconds.
 const TEMPERATURE: (f64, f64) = (15.0, 1.0);
 
-/// The best placement that annealing finds from a placement: random moves, swaps and moves home, seeded.
+/// The best placement that annealing finds from a placement: random moves, swaps and moves home, seeded, so many of
+/// them for each guest.
 #[must_use]
-pub fn anneal(instance: &Instance, from: &[usize], seed: u64) -> Placement {
+pub fn anneal(instance: &Instance, from: &[usize], seed: u64, per_guest: usize) -> Placement {
     let mut dice = Dice::new(seed);
     let mut position = Position::new(instance, from.to_vec());
     let (mut best, mut below) = (from.to_vec(), 0.0);
     let mut change = 0.0;
-    let trials = TRIALS_PER_GUEST * instance.guests.len();
+    let trials = per_guest * instance.guests.len();
     let cooling = (TEMPERATURE.1 / TEMPERATURE.0).ln() / mib(i64::try_from(trials).unwrap_or(1));
     let mut temperature = TEMPERATURE.0;
     for _ in 0..trials {
