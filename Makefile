@@ -60,7 +60,7 @@ quality: $(SOLVER)/ready ## the planner beside the exact optimum: minutes, an ho
 	ls $(QUALITY)/*-*.json | grep -v exact | \
 		xargs -P $(JOBS) -n 6 $(SOLVER)/bin/python tests/fleets/exact.py --seconds 60
 	$(CARGO_TARGET_DIR)/release/fleets record --dir $(QUALITY)
-	$(CARGO_TARGET_DIR)/release/fleets quality
+	$(CARGO_TARGET_DIR)/release/fleets quality --into docs/reference/planner-quality.md
 
 # The solver is a wheel: the product's build needs neither it nor cmake.
 $(SOLVER)/ready: tests/fleets/requirements.txt
@@ -70,7 +70,7 @@ $(SOLVER)/ready: tests/fleets/requirements.txt
 
 speed: ## the planner's time, work and memory, 50 to 5,000 hosts: minutes
 	$(CARGO) build --release -p evenkeel-fleets
-	$(CARGO_TARGET_DIR)/release/fleets speed
+	$(CARGO_TARGET_DIR)/release/fleets speed --into docs/reference/planner-quality.md
 
 binaries: setup-build
 	$(CARGO) build --workspace --bins

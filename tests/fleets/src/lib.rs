@@ -6,6 +6,7 @@
 
 pub mod case;
 pub mod dice;
+pub mod document;
 pub mod family;
 pub mod instance;
 pub mod quality;

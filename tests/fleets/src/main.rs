@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use evenkeel_fleets::case::{Case, Key};
+use evenkeel_fleets::document;
 use evenkeel_fleets::family::{Family, generate_with};
 use evenkeel_fleets::quality::{self, Comparison};
 use evenkeel_fleets::search::TRIALS_PER_GUEST;
@@ -63,6 +64,9 @@ enum What {
         /// Print every comparison, not only groups of them.
         #[arg(long)]
         each: bool,
+        /// Write the tables into this file too, between its markers.
+        #[arg(long)]
+        into: Option<PathBuf>,
     },
     /// Measure time, work and memory of planning, print a table, and fail where a limit is missed.
     Speed {
@@ -71,6 +75,9 @@ enum What {
         sizes: Vec<usize>,
         #[command(flatten)]
         effort: EffortArguments,
+        /// Write the table into this file too, between its markers.
+        #[arg(long)]
+        into: Option<PathBuf>,
     },
     /// Measure one size, in this process, and print JSON. Called by `speed`.
     #[command(hide = true)]
@@ -166,8 +173,12 @@ fn main() -> anyhow::Result<ExitCode> {
                 .collect::<anyhow::Result<Vec<_>>>()?;
             write(&bounds, &quality::text(&known)?)?;
         }
-        What::Quality { bounds, each } => return compare(&bounds, each),
-        What::Speed { sizes, effort } => return speed_of(&sizes, effort),
+        What::Quality { bounds, each, into } => return compare(&bounds, each, into.as_deref()),
+        What::Speed {
+            sizes,
+            effort,
+            into,
+        } => return speed_of(&sizes, effort, into.as_deref()),
         What::Measure { hosts, effort } => {
             let effort = Effort {
                 runs: effort.runs.max(1),
@@ -213,7 +224,7 @@ fn solved(dir: &Path) -> anyhow::Result<Vec<Key>> {
     Ok(keys)
 }
 
-fn compare(bounds: &Path, each: bool) -> anyhow::Result<ExitCode> {
+fn compare(bounds: &Path, each: bool, into: Option<&Path>) -> anyhow::Result<ExitCode> {
     let known = quality::read(bounds)?;
     let comparisons: Vec<Comparison> = known
         .iter()
@@ -233,17 +244,24 @@ fn compare(bounds: &Path, each: bool) -> anyhow::Result<ExitCode> {
             if c.known.proven { ", proven" } else { "" }
         )?;
     }
-    writeln!(
-        out,
-        "{}\n{}",
-        quality::table(&comparisons),
-        quality::summary(&comparisons)
-    )?;
+    let (table, summary) = (quality::table(&comparisons), quality::summary(&comparisons));
+    let text = format!(
+        "{summary}
+{table}"
+    );
+    writeln!(out, "{text}")?;
+    if let Some(file) = into {
+        document::fill(file, "quality", &text)?;
+    }
     let missed = quality::missed(&comparisons);
     verdict(&mut out, &missed)
 }
 
-fn speed_of(sizes: &[usize], effort: EffortArguments) -> anyhow::Result<ExitCode> {
+fn speed_of(
+    sizes: &[usize],
+    effort: EffortArguments,
+    into: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
     let mut all: Vec<Measured> = Vec::new();
     for hosts in sizes {
         let done = std::process::Command::new(std::env::current_exe()?)
@@ -261,7 +279,11 @@ fn speed_of(sizes: &[usize], effort: EffortArguments) -> anyhow::Result<ExitCode
     }
     let missed: Vec<String> = all.iter().flat_map(Measured::missed).collect();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", speed::table(&all))?;
+    let table = speed::table(&all);
+    writeln!(out, "{table}")?;
+    if let Some(file) = into {
+        document::fill(file, "speed", &table)?;
+    }
     verdict(&mut out, &missed)
 }
 
