@@ -57,6 +57,7 @@ quality: $(SOLVER)/ready ## the planner beside the exact optimum: minutes, an ho
 	$(CARGO) build --release -p evenkeel-fleets
 	$(CARGO_TARGET_DIR)/release/fleets cases --dir $(QUALITY) --sizes 5,10 --seeds 3
 	$(CARGO_TARGET_DIR)/release/fleets cases --dir $(QUALITY) --sizes 20 --seeds 2
+	$(SOLVER)/bin/python tests/fleets/exact.py --verify
 	ls $(QUALITY)/*-*.json | grep -v exact | \
 		xargs -P $(JOBS) -n 6 $(SOLVER)/bin/python tests/fleets/exact.py --seconds 60
 	$(CARGO_TARGET_DIR)/release/fleets record --dir $(QUALITY)
