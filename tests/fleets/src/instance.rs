@@ -1,8 +1,9 @@
 //! A fleet as numbers, and what a placement of it costs under the frozen-variance surrogate.
 //!
-//! J = horizon × Σ value of hosts + factor × Σ cost of migrations, guest-seconds. A host's value is its contention loss
-//! with its variance frozen, and with the strategy `spread` the balance terms. This is computed here anew from the formulae
-//! of the design, not by the planner's search: the two must agree. `exact.py` computes it a third time.
+//! J = horizon × Σ value of hosts + factor × Σ cost of migrations, guest-seconds. A host's value is its
+//! contention loss with its variance frozen, and with the strategy `spread` the balance terms. This is computed
+//! here anew from the formulae of the model, not by the planner's search: the two must agree. `exact.py` computes
+//! it a third time.
 //!
 //! Memory loss is no part of it: in the families no host can lose any (a test holds them to that).
 

@@ -308,3 +308,79 @@ fn mean(values: &[f64]) -> f64 {
 fn count(n: usize) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(key: &str, bound: f64, best: f64, ours: f64) -> Comparison {
+        Comparison {
+            key: key.parse().unwrap(),
+            known: Known {
+                key: key.into(),
+                fingerprint: String::new(),
+                start: 1000.0,
+                greedy: 500.0,
+                bound,
+                best,
+                proven: best - bound < 0.001 * best,
+            },
+            ours,
+            steps: 1,
+            imbalance: (0.2, 0.1),
+            horizon: 3600.0,
+        }
+    }
+
+    /// Three proven ones of each family, all met, and then this one.
+    fn with(last: Comparison) -> Vec<Comparison> {
+        let seeds = Family::ALL
+            .into_iter()
+            .flat_map(|f| (1..4).map(move |seed| (f, seed)));
+        let met = seeds.map(|(family, seed)| {
+            let key = format!("{}-5-{seed}-spread", family.name());
+            comparison(&key, 100.0, 100.0, 100.0)
+        });
+        met.chain([last]).collect()
+    }
+
+    #[test]
+    fn goals_are_missed_by_the_gap_and_by_the_distance_from_the_best_known() {
+        let key = "hot_spot-5-4-contention";
+        assert_eq!(
+            missed(&with(comparison(key, 100.0, 100.0, 109.0))),
+            Vec::<String>::new()
+        );
+        // 5.5 % of the room between start and bound, and 10 % above the best known.
+        assert_eq!(missed(&with(comparison(key, 100.0, 135.0, 148.0))).len(), 1);
+        assert_eq!(missed(&with(comparison(key, 100.0, 134.0, 150.0))).len(), 2);
+        assert_eq!(
+            missed(&with(comparison(key, 10.0, 30.0, 40.0))).len(),
+            0,
+            "too small to divide by"
+        );
+        // The average over the proven: 22 of them.
+        let far = missed(&with(comparison(key, 100.0, 100.0, 1000.0)));
+        assert!(far[0].starts_with("the average gap"), "{far:?}");
+        let few = missed(&[comparison(key, 100.0, 100.0, 100.0)]);
+        assert_eq!(few.len(), Family::ALL.len(), "{few:?}");
+    }
+
+    #[test]
+    fn there_is_no_gap_where_there_is_nothing_to_gain() {
+        let none = comparison("hot_spot-5-4-contention", 1000.0, 1000.0, 1000.0);
+        assert_eq!(none.gap().to_bits(), 0.0_f64.to_bits());
+        let worse = comparison("hot_spot-5-4-contention", 1000.0, 1000.0, 1001.0);
+        assert_eq!(worse.gap(), f64::INFINITY);
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_it_was_written() {
+        let known: Vec<Known> = with(comparison("hot_spot-5-4-spread", 0.1, 0.3, 1.0 / 3.0))
+            .into_iter()
+            .map(|c| c.known)
+            .collect();
+        let read: Vec<Known> = serde_json::from_str(&text(&known).unwrap()).unwrap();
+        assert_eq!(read, known);
+    }
+}

@@ -192,3 +192,58 @@ impl Measured {
         missed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_is_missed_by_itself() {
+        let good = Measured {
+            hosts: 50,
+            guests: 900,
+            milliseconds: 9.9,
+            steps: 10,
+            evaluations: 1000,
+            loss: (5.0, 0.3),
+            objective: 1.0,
+            long: Some((0.295, 1.0)),
+            long_seconds: 60.0,
+            memory_before: 1 << 20,
+            memory: 64 << 20,
+        };
+        assert_eq!(good.missed(), Vec::<String>::new());
+        let slow = Measured {
+            milliseconds: 10.1,
+            ..good.clone()
+        };
+        let shallow = Measured {
+            long: Some((0.29, 1.0)),
+            ..good.clone()
+        };
+        let large = Measured {
+            memory: 65 << 20,
+            ..good.clone()
+        };
+        for bad in [slow, shallow, large] {
+            assert_eq!(bad.missed().len(), 1, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_fleet_is_measured_in_this_process() {
+        let effort = Effort {
+            runs: 1,
+            long_seconds: 0,
+        };
+        let measured = measure(5, effort).unwrap();
+        assert_eq!(measured.guests, 5 * GUESTS);
+        assert!(measured.milliseconds > 0.0 && measured.evaluations > 0);
+        assert!(measured.memory >= measured.memory_before && measured.memory_before > 0);
+        assert!(
+            measured.objective > measured.loss.1,
+            "migrations cost something"
+        );
+        assert!(table(&[measured]).contains("| 5 | 90 |"));
+    }
+}
