@@ -128,8 +128,8 @@ fn peak_memory() -> anyhow::Result<u64> {
 pub fn table(all: &[Measured]) -> String {
     let mut text = String::from(
         "| hosts | guests | ms | limit | steps | candidates | loss before | loss after | after 60 s | \
-         with cost | after 60 s | peak MiB | of it the fleet | limit |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+         with cost | after 60 s | peak MiB | of it the fleet | limit | bytes a guest |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for m in all {
         let limit = SIZES.iter().find(|(hosts, _)| *hosts == m.hosts);
@@ -140,7 +140,7 @@ pub fn table(all: &[Measured]) -> String {
                 .map_or(String::new(), |l| format!("{:.3}", of(l)))
         };
         text.push_str(&format!(
-            "| {} | {} | {:.1} | {limit} | {} | {} | {:.2} | {:.3} | {} | {:.3} | {} | {} | {} | {} |\n",
+            "| {} | {} | {:.1} | {limit} | {} | {} | {:.2} | {:.3} | {} | {:.3} | {} | {} | {} | {} | {} |\n",
             m.hosts,
             m.guests,
             m.milliseconds,
@@ -154,6 +154,7 @@ pub fn table(all: &[Measured]) -> String {
             m.memory >> 20,
             m.memory_before >> 20,
             m.memory_limit() >> 20,
+            m.memory / u64::try_from(m.guests).unwrap_or(u64::MAX).max(1),
         ));
     }
     text
