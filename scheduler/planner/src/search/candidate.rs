@@ -327,10 +327,6 @@ impl State<'_, '_> {
     /// the hosts' slopes that it sees.
     fn gain_error(&self, unit: usize, to: usize) -> f64 {
         let from = self.at[unit];
-        if self.model.hosts[from].shape.frozen_variance.is_some() {
-            // The surrogate takes the demands as certain: an exact solver knows of no error.
-            return 0.0;
-        }
         let load = &self.units[unit].load;
         let from_after = self.model.slope(from, &self.loads[from].minus(load));
         let to_after = self.model.slope(to, &self.loads[to].plus(load));
