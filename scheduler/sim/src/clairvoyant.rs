@@ -9,7 +9,6 @@ use evenkeel_planner::loss::{Load, Shape};
 use evenkeel_planner::{Guest, GuestState, Host, Policy};
 use evenkeel_scheduler::observe::RunState;
 
-use crate::num::ratio;
 use crate::world::{World, memory_of};
 
 /// Changes in one repack at most.
@@ -202,13 +201,4 @@ fn load_of(guest: &crate::fleet::SimGuest, now_ms: i64, until_ms: i64) -> Load {
         memory_active_mib: Some(guest.active_mib),
         ..Guest::default()
     })
-}
-
-/// How full the fleet's CPUs are on average until a moment, 0–1: for people who choose a capacity.
-#[must_use]
-pub fn utilisation(world: &World, until_ms: i64) -> f64 {
-    let wanted = |guest: &crate::fleet::SimGuest| guest.pattern.truth(0, until_ms).0;
-    let wanted: f64 = world.guests().iter().map(wanted).sum();
-    let cores: f64 = world.hosts().iter().map(|host| host.facts.cpu_cores).sum();
-    ratio(wanted, cores)
 }

@@ -88,6 +88,8 @@ pub struct Return {
 pub struct Bin {
     /// Lost in it, guest-seconds.
     pub toll: Toll,
+    /// Wanted by guests in it, core-seconds.
+    pub wanted: f64,
     /// Moves that ended in it.
     pub moves: u32,
 }
@@ -198,6 +200,7 @@ impl Scorer {
         for (load, wanted) in self.loads.iter_mut().zip(world.wanted()) {
             load.resize(load.len().max(at + 1), 0.0);
             load[at] += wanted * tick;
+            history[at].wanted += wanted * tick;
             self.outcome.wanted += wanted * tick;
         }
         let now_ms = world.now_ms();
