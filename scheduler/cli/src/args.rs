@@ -96,6 +96,8 @@ pub enum Command {
     /// Why something is moved or not: for each other host the number or rule that decided
     #[command(subcommand)]
     Explain(ExplainCommand),
+    /// Play hours or days on a snapshot: what doing nothing, the balancer and a clairvoyant would lose
+    Simulate(SimulateArgs),
     /// Show or set what the balancer does by itself
     Mode(ModeArgs),
     /// Start no new migrations until the pause is over
@@ -340,6 +342,33 @@ pub enum ExplainCommand {
         #[command(flatten)]
         source: Source,
     },
+}
+
+/// Flags of `simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// The fleet at the start
+    #[arg(long, value_name = "FILE")]
+    pub snapshot: PathBuf,
+    /// The policy, its mode taken for automatic [default: the built-in one]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// How much virtual time, such as 6h or 7d
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1d")]
+    pub duration: Duration,
+    /// Two runs of one seed are the same
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Recorded load (CSV: a guest and its samples in per cent, every 5 min, a line) whose ups and downs the guests
+    /// follow at their own means [default: their demand stays as it is, give or take its deviation]
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Lose hosts, reports, agents and migrations as in a bad week
+    #[arg(long)]
+    pub faults: bool,
+    /// Draw loss and moves over time into this file, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// What the balancer may do by itself.

@@ -10,6 +10,7 @@ mod plan;
 mod policy;
 mod session;
 mod show;
+mod simulate;
 mod status;
 mod watch;
 
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Migration(args) => show::migration(&mut session, &args).await,
         Command::Plan(args) => plan::plan(&mut session, &args).await,
         Command::Explain(args) => explain::explain(&mut session, &args).await,
+        Command::Simulate(args) => simulate::simulate(&mut session, &args),
         Command::Mode(args) => change::mode(&mut session, &args).await,
         Command::Pause(args) => change::pause(&mut session, &args).await,
         Command::Resume(args) => change::resume(&mut session, args).await,

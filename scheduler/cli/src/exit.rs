@@ -219,6 +219,18 @@ pub enum Failure {
         #[source]
         source: SnapshotError,
     },
+    /// A file that is no trace.
+    #[error(transparent)]
+    Trace(#[from] evenkeel_sim::TraceError),
+    /// A fleet that cannot be simulated.
+    #[error("cannot simulate {file}")]
+    Simulation {
+        /// The snapshot's file.
+        file: String,
+        /// Why.
+        #[source]
+        source: evenkeel_sim::SimError,
+    },
     /// Standard output is gone or full.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -243,6 +255,8 @@ impl Failure {
             | Self::Unwritable { .. }
             | Self::Document { .. }
             | Self::Snapshot { .. }
+            | Self::Trace(_)
+            | Self::Simulation { .. }
             | Self::Output(_) => Exit::Failed,
         }
     }

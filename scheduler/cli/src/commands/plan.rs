@@ -98,8 +98,8 @@ fn print(
     Ok(())
 }
 
-/// Writes beside the file and renames, so that no half plan is ever read.
-fn write_file(file: &Path, document: &[u8]) -> Result<(), Failure> {
+/// Writes beside the file and renames, so that no half document is ever read.
+pub(super) fn write_file(file: &Path, document: &[u8]) -> Result<(), Failure> {
     let path = file.display().to_string();
     let mut name = file.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));

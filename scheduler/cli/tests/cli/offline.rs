@@ -138,3 +138,52 @@ fn files_that_are_something_else_are_named() {
     desk.run(&["hosts", "--snapshot", "gone.json"])
         .fails(1, "cannot read gone.json");
 }
+
+#[test]
+fn hours_are_simulated_on_a_file_alone() {
+    let desk = Desk::new();
+    let simulate = |more: &[&str]| {
+        let args = ["simulate", "--duration", "1h"];
+        desk.read(&[&args, more].concat())
+    };
+    let text = simulate(&[]).ok();
+    assert!(text.contains("evenkeel"), "{text}");
+    assert_eq!(simulate(&[]).ok(), text, "one seed, one outcome");
+    assert_ne!(simulate(&["--seed", "2"]).ok(), text);
+    let json = simulate(&["-o", "json", "--svg", "loss.svg"]).json("evenkeel.simulation/1");
+    let lost = |at: usize| {
+        json["strategies"][at]["lost_guest_seconds"]
+            .as_f64()
+            .unwrap()
+    };
+    assert_eq!(json["strategies"][1]["strategy"], "evenkeel");
+    assert!(lost(0) > 0.0 && lost(1) < lost(0), "{json}");
+    assert!(
+        json["strategies"][1]["moves"].as_u64().unwrap() > 0,
+        "{json}"
+    );
+    let picture = std::fs::read_to_string(desk.0.path().join("loss.svg")).unwrap();
+    assert!(picture.starts_with("<svg "), "{picture}");
+    desk.write("t.csv", "guest,t0,t1\na,10,90\nb,50,50\n");
+    let shaped = simulate(&["--trace", "t.csv", "--faults"]).ok();
+    assert_ne!(shaped, text);
+}
+
+#[test]
+fn what_cannot_be_simulated_is_named() {
+    let desk = Desk::new();
+    desk.write("t.csv", "guest,t0\na,much\n");
+    desk.read(&["simulate", "--trace", "t.csv"]).fails(
+        1,
+        "t.csv:2: \"much\" in column 2 is not a share in per cent",
+    );
+    desk.write("t.csv", "guest\n");
+    desk.read(&["simulate", "--trace", "t.csv"])
+        .fails(1, "cannot simulate s.json: the trace holds no samples");
+    desk.write("p.toml", "schema = 1\naggressiveness = 9\n");
+    desk.read(&["simulate", "--policy", "p.toml"])
+        .fails(78, "p.toml:2:18: ");
+    desk.read(&["simulate", "-o", "name"])
+        .fails(64, "simulate cannot be printed as name");
+    desk.run(&["simulate"]).fails(64, "");
+}

@@ -55,6 +55,7 @@ table of it means stands in [../explain.md](../explain.md). `policy show` prints
 `evenkeel.migration_change/1` and `evenkeel.policy_applied/1`, `policy check` prints `evenkeel.policy_check/1`;
 all but the last say in `dry_run` whether nothing was changed.
 `evenkeel.host/1` is a host with its guests, `evenkeel.guest/1` a guest with its migrations.
+`simulate` prints `evenkeel.simulation/1`: per strategy what was lost, its moves and its history by half hours.
 ";
 
 fn page() -> String {
