@@ -145,6 +145,9 @@ pub fn pause_in_force(fleet: &Fleet, now_ms: i64) -> Option<Hold> {
 /// The hold that follows from a plan which would break something, carried out on what it was made from.
 #[must_use]
 pub fn faulty_plan(snapshot: &Snapshot, policy: &Policy, plan: &Plan) -> Option<Hold> {
+    if plan.steps.is_empty() {
+        return None; // what breaks nothing need not be played
+    }
     let faults = check(snapshot, policy, plan);
     let first = faults.first()?;
     Some(Hold::FaultyPlan(format!(

@@ -16,6 +16,7 @@ pub mod holds;
 mod learn;
 pub mod pace;
 pub mod policy;
+pub mod returns;
 pub mod snapshot;
 pub mod unknown;
 
@@ -55,6 +56,8 @@ pub struct Core {
     places: BTreeMap<GuestId, HostName>,
     /// What watching tells about the loss model.
     learned: learn::Learned,
+    /// What guests wanted when they left hosts.
+    departures: returns::Departures,
     /// When this core first saw a complete picture.
     watching_since_ms: Option<i64>,
 }
@@ -82,6 +85,8 @@ pub struct Assessment {
     pub holds: Vec<Hold>,
     /// Since when each hot host has been hot, milliseconds since the Unix epoch.
     pub hot_since: BTreeMap<String, i64>,
+    /// Where guests do not return to, for a while.
+    pub stay_away: returns::StayAway,
 }
 
 impl Core {
@@ -96,6 +101,7 @@ impl Core {
             hot_since: BTreeMap::new(),
             places: BTreeMap::new(),
             learned: learn::Learned::default(),
+            departures: returns::Departures::default(),
             watching_since_ms: None,
         }
     }
@@ -141,7 +147,10 @@ impl Core {
                 self.estimator.restart(guest.id.as_str(), now_ms);
             }
             let before = self.places.insert(guest.id.clone(), host.clone());
-            if before.is_some_and(|place| place != *host) {
+            if let Some(left) = before.filter(|place| place != host) {
+                let demand = self.estimator.demand(guest.id.as_str(), now_ms);
+                let demand = demand.map_or(0.0, |demand| demand.mean_cores);
+                self.departures.note(&guest.id, left, now_ms, demand);
                 self.estimator.restart(guest.id.as_str(), now_ms);
             }
             let reading = Reading {
@@ -184,6 +193,7 @@ impl Core {
             now_ms,
         };
         let holds = holds::judge(picture);
+        let stay_away = self.departures.stay_away(fleet, &snapshot, &guests, now_ms);
         Assessment {
             at_ms: now_ms,
             snapshot,
@@ -191,6 +201,7 @@ impl Core {
             guests,
             holds,
             hot_since,
+            stay_away,
         }
     }
 
@@ -267,6 +278,7 @@ impl Core {
         let long_ago = now_ms.saturating_sub(FORGET_AFTER_MS);
         self.estimator
             .retain(|guest, last_ms| last_ms >= long_ago || here.contains(guest));
+        self.departures.forget(now_ms);
         let estimator = &self.estimator;
         self.places
             .retain(|guest, _| here.contains(guest.as_str()) || estimator.knows(guest.as_str()));
