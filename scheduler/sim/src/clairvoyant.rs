@@ -18,9 +18,9 @@ const PARTNERS: usize = 6;
 /// A change that saves less than this, guest-seconds per second, is none.
 const LEAST: f64 = 1e-4;
 
-/// Repacks for the time from now to `until_ms`.
-pub(crate) fn repack(world: &mut World, policy: &Policy, until_ms: i64) {
-    let mut desk = Desk::new(world, policy, until_ms);
+/// Repacks for the load between two moments.
+pub(crate) fn repack(world: &mut World, policy: &Policy, span_ms: (i64, i64)) {
+    let mut desk = Desk::new(world, policy, span_ms);
     for _ in 0..MOST_CHANGES {
         if !desk.improve() {
             break;
@@ -53,7 +53,7 @@ struct Change {
 }
 
 impl Desk {
-    fn new(world: &World, policy: &Policy, until_ms: i64) -> Self {
+    fn new(world: &World, policy: &Policy, span_ms: (i64, i64)) -> Self {
         let open = |at: usize| !world.hosts()[at].absent && !world.trouble(at).lost;
         let hosts = world.hosts();
         let shape = |host: &crate::fleet::SimHost| {
@@ -65,10 +65,7 @@ impl Desk {
             Shape::of(&described, policy)
         };
         let memory = |mib: u64| i64::try_from(mib).unwrap_or(i64::MAX / 4);
-        let guests = world
-            .guests()
-            .iter()
-            .map(|guest| load_of(guest, world.now_ms(), until_ms));
+        let guests = world.guests().iter().map(|guest| load_of(guest, span_ms));
         let mut desk = Self {
             shapes: hosts.iter().map(shape).collect(),
             capacity: (0..hosts.len())
@@ -184,9 +181,9 @@ impl Desk {
     }
 }
 
-/// A guest as it will be until `until_ms`.
-fn load_of(guest: &crate::fleet::SimGuest, now_ms: i64, until_ms: i64) -> Load {
-    let (mean, deviation) = guest.pattern.truth(now_ms, until_ms);
+/// A guest as it is between two moments.
+fn load_of(guest: &crate::fleet::SimGuest, span_ms: (i64, i64)) -> Load {
+    let (mean, deviation) = guest.pattern.truth(span_ms.0, span_ms.1);
     let state = match guest.reading.state {
         RunState::Running => GuestState::Running,
         RunState::Paused | RunState::Incoming => GuestState::Paused,

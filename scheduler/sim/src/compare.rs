@@ -23,16 +23,19 @@ pub enum Strategy {
     Random,
     /// The scheduler works.
     Evenkeel,
+    /// As the clairvoyant, but knowing only the hour that has passed: what free migrations are worth without the gift.
+    Hindsight,
     /// [`crate::clairvoyant`], every hour.
     Clairvoyant,
 }
 
 impl Strategy {
     /// All, in the order of reports.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::DoNothing,
         Self::Random,
         Self::Evenkeel,
+        Self::Hindsight,
         Self::Clairvoyant,
     ];
 
@@ -43,6 +46,7 @@ impl Strategy {
             Self::DoNothing => "do nothing",
             Self::Random => "random placement",
             Self::Evenkeel => "evenkeel",
+            Self::Hindsight => "hindsight, hourly",
             Self::Clairvoyant => "clairvoyant, hourly",
         }
     }
@@ -95,13 +99,23 @@ impl Scenario {
                 let mut simulation = Simulation::new(self.world(&self.fleet)?, &text);
                 Ok(simulation.run(self.seconds))
             }
-            Strategy::Clairvoyant => Ok(self.watch(self.world(&self.fleet)?, |world| {
-                if world.now_ms() % HOUR_MS < world.tick_ms() {
-                    let hour_ends = (world.now_ms() / HOUR_MS + 1) * HOUR_MS;
-                    repack(world, &policy, hour_ends);
-                }
-            })),
+            Strategy::Hindsight => self.repacked(&policy, |now_ms| (now_ms - HOUR_MS, now_ms)),
+            Strategy::Clairvoyant => self.repacked(&policy, |now_ms| (now_ms, now_ms + HOUR_MS)),
         }
+    }
+
+    /// Repacked at each full hour by the load of the span that is known then.
+    fn repacked(
+        &self,
+        policy: &Policy,
+        known: impl Fn(i64) -> (i64, i64),
+    ) -> Result<Outcome, SimError> {
+        Ok(self.watch(self.world(&self.fleet)?, |world| {
+            let (from_ms, until_ms) = known(world.now_ms() / HOUR_MS * HOUR_MS);
+            if world.now_ms() % HOUR_MS < world.tick_ms() && from_ms >= 0 {
+                repack(world, policy, (from_ms, until_ms));
+            }
+        }))
     }
 
     fn world(&self, fleet: &Fleet) -> Result<World, FleetError> {

@@ -22,6 +22,7 @@ fn colour(strategy: Strategy) -> &'static str {
         Strategy::DoNothing => "#c0392b",
         Strategy::Random => "#b8860b",
         Strategy::Evenkeel => "#1f6fb2",
+        Strategy::Hindsight => "#8e6fb5",
         Strategy::Clairvoyant => "#2e8b57",
     }
 }
@@ -51,7 +52,7 @@ impl Report {
         axes.draw(out)?;
         for (at, row) in self.strategies.iter().enumerate() {
             axes.curve(out, row)?;
-            let x = LEFT + 215.0 * count(at);
+            let x = LEFT + 178.0 * count(at);
             let hue = colour(row.strategy);
             writeln!(
                 out,
