@@ -1,8 +1,8 @@
 //! Seven days of 500 recorded guests, for several capacities, starts and seeds: what the goals of stability are judged by.
 //!
-//! `cargo run --release -p evenkeel-sim --example stability [-- --days 7 --seeds 1 --cores 24,32 --faults --svg FILE]`
+//! `cargo run --release -p evenkeel-sim --example stability [-- --days 7 --seeds 1 --cores 24,32 --faults --policy FILE --svg FILE]`
 //!
-//! The trace is Bitbrains' (traces/README.md), the policy the built-in one in mode `automatic`, on 25 equal hosts with
+//! The trace is Bitbrains' (traces/README.md), the policy the built-in one (or another) in mode `automatic`, on 25 equal hosts with
 //! 256 GiB and links of 1,000 MiB/s each. One line of verdicts follows each report.
 
 #![allow(clippy::print_stdout, reason = "a report goes to standard output")]
@@ -22,6 +22,7 @@ struct Args {
     starts: Vec<Start>,
     faults: Faults,
     svg: Option<PathBuf>,
+    policy: String,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let scenario = Scenario {
                     fleet: Fleet::of_trace(&trace, &specs, hosts, start, seed)?,
                     faults: args.faults,
-                    policy: "schema = 1\n".to_owned(),
+                    policy: args.policy.clone(),
                     seconds: std::time::Duration::from_secs_f64(args.days * 86_400.0)
                         .as_secs()
                         .try_into()?,
@@ -99,6 +100,7 @@ impl Args {
             starts: vec![Start::Skewed, Start::Balanced],
             faults: Faults::NONE,
             svg: None,
+            policy: "schema = 1\n".to_owned(),
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -116,6 +118,7 @@ impl Args {
                     args.cores = value.split(',').map(str::parse).collect::<Result<_, _>>()?
                 }
                 "--start" => args.starts = vec![start(&value)?],
+                "--policy" => args.policy = std::fs::read_to_string(value)?,
                 "--svg" => args.svg = Some(value.into()),
                 _ => return Err(format!("{word} is not known").into()),
             }

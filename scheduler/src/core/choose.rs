@@ -220,6 +220,9 @@ impl<'a> Turn<'a> {
         if step.reason != StepReason::MakeRoom || self.served(step).next().is_none() {
             return Ok(());
         }
+        if self.served(step).all(|other| needs_patience(other.reason)) {
+            stays_away(assessment, step)?;
+        }
         seen.push(step);
         let mut why = None;
         for other in self.served(step) {

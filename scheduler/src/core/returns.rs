@@ -17,9 +17,10 @@ use crate::observe::Fleet;
 /// of two hosts has few moves left.
 pub const STAYS_AWAY: Duration = Duration::from_secs(6 * 3600);
 /// Its demand is another one when it differs by more than this share of the larger value …
-const CHANGE: f64 = 0.5;
-/// … and by more than this many cores. Both are twice what a window's mean strays by itself.
-const CHANGE_CORES: f64 = 0.2;
+const CHANGE: f64 = 2.0 / 3.0;
+/// … and by more than this many cores. Estimates of a bursty guest differ by half within hours although its load is
+/// what it was; less than that, and it goes back and forth; more, and a guest that grew cannot go where it fits.
+const CHANGE_CORES: f64 = 0.5;
 /// Departures remembered of each guest.
 const MOST: usize = 8;
 
