@@ -19,11 +19,11 @@ use crate::surrogate::Variance;
 /// Candidates per guest that a search may evaluate at most where no budget is set: a safeguard, ten times what
 /// the hardest fleets take.
 const MOST_PER_GUEST: u64 = 20_000;
-/// Changes that annealing tries where no budget is set, times the number of guests: in a small fleet each guest may
-/// be tried often.
-const ANNEALED_TIMES_GUESTS: u64 = 60_000_000;
+/// Changes that annealing tries where no budget is set, times the square of the number of guests: in a small fleet
+/// each guest may be tried often.
+const ANNEALED_TIMES_GUESTS_SQUARED: u64 = 50_000_000_000;
 /// The least and the most per guest. More brings little: doubling it in a large fleet less than 1 % of the loss.
-const ANNEALED_PER_GUEST: (u64, u64) = (40, 1_500);
+const ANNEALED_PER_GUEST: (u64, u64) = (40, 3_000);
 
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +199,8 @@ fn annealing(model: &Model<'_>, options: &Options) -> Annealing {
         None => {
             let (least, most) = ANNEALED_PER_GUEST;
             let guests = guests(model);
-            (ANNEALED_TIMES_GUESTS / guests.max(1)).clamp(least * guests, most * guests)
+            (ANNEALED_TIMES_GUESTS_SQUARED / (guests * guests).max(1))
+                .clamp(least * guests, most * guests)
         }
     };
     Annealing {

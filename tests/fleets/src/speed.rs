@@ -94,9 +94,8 @@ pub fn measure(hosts: usize, effort: Effort) -> anyhow::Result<Measured> {
     };
     if effort.long_seconds > 0 {
         // The budget counts candidates: as many as the time would allow at the rate just seen.
-        let candidates = report.evaluations.max(options.budget) / 100;
-        let rate = candidates * 100 / u64::try_from(median.as_millis())?.max(1);
-        options.budget = (rate * 1000 * u64::from(effort.long_seconds)).max(100 * options.budget);
+        let rate = report.evaluations / u64::try_from(median.as_millis())?.max(1);
+        options.budget = Some(rate * 1000 * u64::from(effort.long_seconds));
         let began = Instant::now();
         let (found, _) = plan(&snapshot, &policy, &options);
         measured.long_seconds = began.elapsed().as_secs_f64();

@@ -21,16 +21,15 @@ use crate::plan::StepReason;
 const GROUP: usize = 24;
 /// What a change may lose on average when a round begins, as a share of what a migration must bring at least: in the
 /// last round, and towards which earlier ones rise. Too low: nothing is ever undone; too high: what is good is lost.
-const HEAT: (f64, f64) = (0.2, 1.0);
+const HEAT: (f64, f64) = (0.2, 2.0);
 /// Stands for the price of a migration where the policy sets next to none. Guest-seconds.
 const LEAST_PRICE: f64 = 10.0;
 /// Changes per unit and round: in each round the hosts are dealt anew.
 const PER_ROUND: u64 = 150;
 /// Rounds at most.
 const MOST_ROUNDS: u64 = 16;
-/// Of eight tries, so many take back a move and so many relocate a unit. The rest exchanges two.
-const RETURNS: u32 = 2;
-const RELOCATIONS: u32 = 3;
+/// Of eight tries, so many amend moves that were made. The rest relocates a unit or exchanges two.
+const AMENDMENTS: u32 = 6;
 /// Of four hosts, so many are not chosen by their slopes.
 const ANYWHERE: u32 = 2;
 
@@ -216,9 +215,8 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
     }
 
     fn try_once(&mut self) {
-        let kind = self.rng.random_range(0..8_u32);
-        if kind < RETURNS {
-            return self.bring_one_home();
+        if self.rng.random_range(0..8_u32) < AMENDMENTS {
+            return self.amend();
         }
         let (from, to) = (self.source(), self.target());
         if from == to {
@@ -227,25 +225,40 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         let Some(unit) = self.member(from) else {
             return;
         };
-        if kind < RETURNS + RELOCATIONS {
+        if self.rng.random_range(0..2_u32) == 0 {
             self.relocate(unit, to);
         } else if let Some(other) = self.member(to) {
             self.exchange(unit, other);
         }
     }
 
-    /// Tries to take back one of the moves that were made.
-    fn bring_one_home(&mut self) {
+    /// Takes back one of the moves that were made, sends its unit elsewhere, or has another unit make it: as many
+    /// migrations as before or one less.
+    fn amend(&mut self) {
         if self.moved.is_empty() {
             return;
         }
         let place = self.rng.random_range(0..self.moved.len());
         let unit = self.moved[place];
-        let home = self.state.units[unit].home;
-        if self.state.at[unit] == home || !self.task.hosts.contains(&home) {
+        let (home, at) = (self.state.units[unit].home, self.state.at[unit]);
+        if at == home {
             self.moved.swap_remove(place);
-        } else {
-            self.relocate(unit, home);
+            return;
+        }
+        let local = self.task.hosts.contains(&home);
+        match self.rng.random_range(0..4_u32) {
+            0 if local => self.relocate(unit, home),
+            1 | 2 if local => {
+                if let Some(other) = self.member(home) {
+                    self.exchange(other, unit);
+                }
+            }
+            _ => {
+                let to = self.target();
+                if to != at {
+                    self.relocate(unit, to);
+                }
+            }
         }
     }
 
