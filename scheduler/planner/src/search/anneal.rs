@@ -9,8 +9,8 @@
 //! does not depend on the others, so that any number of threads gives the same placement
 //! (`tests/threads.rs`).
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::State;
 use super::improve::{exchange_cost, exchange_loss, try_swap};
@@ -29,9 +29,9 @@ const PER_ROUND: u64 = 150;
 /// Rounds at most.
 const MOST_ROUNDS: u64 = 16;
 /// Of eight tries, so many amend moves that were made. The rest relocates a unit or exchanges two.
-const AMENDMENTS: u32 = 6;
+const AMENDMENTS: usize = 6;
 /// Of four hosts, so many are not chosen by their slopes.
-const ANYWHERE: u32 = 2;
+const ANYWHERE: usize = 2;
 
 /// What counts as better, guest-seconds; less is rounding.
 const LEAST_GAIN: f64 = 1e-6;
@@ -92,9 +92,9 @@ fn deal(state: &State<'_, '_>, seed: u64, tries: u64) -> Vec<Task> {
     hosts.sort_by_key(|&h| (u64::MAX - order_key(state.slopes[h]), h));
     let groups = hosts.len().div_ceil(GROUP).max(1);
     let mut dealt = vec![Vec::new(); groups];
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = Chance::new(seed);
     for row in hosts.chunks(groups) {
-        let turn = rng.random_range(0..groups);
+        let turn = rng.below(groups);
         for (at, &host) in row.iter().enumerate() {
             dealt[(at + turn) % groups].push(host);
         }
@@ -148,6 +148,26 @@ fn work(state: &mut State<'_, '_>, tasks: &[Task], heat: f64, threads: usize) {
     }
 }
 
+/// A stream of chance that follows from its seed alone, on every machine; no entropy comes in.
+struct Chance(Xoshiro256PlusPlus);
+
+impl Chance {
+    fn new(seed: u64) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(seed))
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number below `n`, all (but for one part in 2⁶⁴) alike likely; 0 when `n` is 0. Source: Lemire, Fast Random
+    /// Integer Generation in an Interval, ACM TOMACS 29, 2019, without its last correction.
+    fn below(&mut self, n: usize) -> usize {
+        let scaled = u128::from(self.bits()) * u128::try_from(n).unwrap_or(0);
+        usize::try_from(scaled >> 64).unwrap_or(0)
+    }
+}
+
 /// A draw from the exponential distribution of mean 1 (about: the logarithm is taken to be straight between powers
 /// of two, so that no platform's `ln` decides).
 fn exponential(bits: u64) -> f64 {
@@ -163,7 +183,7 @@ struct Group<'g, 's, 'm, 'a> {
     task: &'g Task,
     /// Those of its hosts that take guests.
     open: Vec<usize>,
-    rng: StdRng,
+    rng: Chance,
     /// What a change may lose now, guest-seconds.
     threshold: f64,
     /// Units that are not at home, perhaps some that are.
@@ -182,7 +202,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             state,
             task,
             open,
-            rng: StdRng::seed_from_u64(task.seed),
+            rng: Chance::new(task.seed),
             threshold: 0.0,
             moved: Vec::new(),
             log: Vec::new(),
@@ -205,7 +225,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             .collect();
         for done in 0..tries {
             let left = 1.0 - part(done, tries);
-            self.threshold = heat * left * left * exponential(self.rng.random());
+            self.threshold = heat * left * left * exponential(self.rng.bits());
             self.state.count();
             self.try_once();
         }
@@ -215,7 +235,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
     }
 
     fn try_once(&mut self) {
-        if self.rng.random_range(0..8_u32) < AMENDMENTS {
+        if self.rng.below(8) < AMENDMENTS {
             return self.amend();
         }
         let (from, to) = (self.source(), self.target());
@@ -225,7 +245,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         let Some(unit) = self.member(from) else {
             return;
         };
-        if self.rng.random_range(0..2_u32) == 0 {
+        if self.rng.below(2) == 0 {
             self.relocate(unit, to);
         } else if let Some(other) = self.member(to) {
             self.exchange(unit, other);
@@ -238,7 +258,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         if self.moved.is_empty() {
             return;
         }
-        let place = self.rng.random_range(0..self.moved.len());
+        let place = self.rng.below(self.moved.len());
         let unit = self.moved[place];
         let (home, at) = (self.state.units[unit].home, self.state.at[unit]);
         if at == home {
@@ -246,7 +266,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             return;
         }
         let local = self.task.hosts.contains(&home);
-        match self.rng.random_range(0..4_u32) {
+        match self.rng.below(4) {
             0 if local => self.relocate(unit, home),
             1 | 2 if local => {
                 if let Some(other) = self.member(home) {
@@ -265,10 +285,10 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
     /// Any host, or of two the one where one more core costs more.
     fn source(&mut self) -> usize {
         let hosts = &self.task.hosts;
-        let a = hosts[self.rng.random_range(0..hosts.len())];
-        let b = hosts[self.rng.random_range(0..hosts.len())];
+        let a = hosts[self.rng.below(hosts.len())];
+        let b = hosts[self.rng.below(hosts.len())];
         let slopes = &self.state.slopes;
-        if slopes[a] >= slopes[b] || self.rng.random_range(0..4_u32) < ANYWHERE {
+        if slopes[a] >= slopes[b] || self.rng.below(4) < ANYWHERE {
             a
         } else {
             b
@@ -277,10 +297,10 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
 
     /// Any open host, or of two the one where one more core costs less.
     fn target(&mut self) -> usize {
-        let a = self.open[self.rng.random_range(0..self.open.len())];
-        let b = self.open[self.rng.random_range(0..self.open.len())];
+        let a = self.open[self.rng.below(self.open.len())];
+        let b = self.open[self.rng.below(self.open.len())];
         let slopes = &self.state.slopes;
-        if slopes[a] <= slopes[b] || self.rng.random_range(0..4_u32) < ANYWHERE {
+        if slopes[a] <= slopes[b] || self.rng.below(4) < ANYWHERE {
             a
         } else {
             b
@@ -293,7 +313,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         if members.is_empty() {
             return None;
         }
-        let unit = members[self.rng.random_range(0..members.len())];
+        let unit = members[self.rng.below(members.len())];
         self.may_move(unit).then_some(unit)
     }
 
