@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use super::unit::{self, Unit};
-use crate::constants::PEAK_CORRELATION;
 use crate::loss::Load;
 use crate::model::{Held, Model};
 use crate::num::{from_mib, order_key};
@@ -261,7 +260,8 @@ impl<'m, 'a> State<'m, 'a> {
     /// What a little more of `more` costs on a host, by its slopes.
     fn first_order(&self, more: &Load, host: usize) -> f64 {
         let (variance, memory) = self.further_slopes[host];
-        let peaks = 2.0 * PEAK_CORRELATION * self.loads[host].sigma * more.sigma;
+        let correlation = self.model.hosts[host].shape.correlation;
+        let peaks = 2.0 * correlation * self.loads[host].sigma * more.sigma;
         more.demand * self.slopes[host]
             + variance * (more.binomial + more.sigma_sq + peaks)
             + memory * from_mib(more.memory)
@@ -297,4 +297,76 @@ pub(crate) fn cpu_slopes(model: &Model<'_>, loads: &[Load]) -> Vec<f64> {
         .zip(loads)
         .map(|(host, load)| host.shape.cpu_slope(load))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ShutOffGuests;
+    use crate::policy::Policy;
+    use crate::snapshot::{Guest, Host, Snapshot};
+
+    /// Three hosts, the first one overloaded by guests that are more or less busy and steady.
+    fn fleet(peak_correlation: f64) -> Snapshot {
+        let mut snapshot = Snapshot::new("test", jiff::Timestamp::UNIX_EPOCH);
+        snapshot.peak_correlation = peak_correlation;
+        for (host, guests) in [("h1", 14_u32), ("h2", 5), ("h3", 3)] {
+            snapshot.hosts.push(Host {
+                name: host.into(),
+                cpu_cores: 8.0,
+                memory_mib: 65_536,
+                ..Host::default()
+            });
+            let guest = |n: u32| Guest {
+                name: format!("{host}-{n}"),
+                host: host.into(),
+                vcpus: 4,
+                cpu_demand_cores: 0.1 * f64::from(1 + n % 7),
+                cpu_demand_stddev_cores: 0.2 * f64::from(n % 5),
+                memory_mib: 512,
+                ..Guest::default()
+            };
+            snapshot.guests.extend((0..guests).map(guest));
+        }
+        snapshot
+    }
+
+    #[test]
+    fn a_placement_has_one_value_whichever_way_it_was_reached() {
+        let (snapshot, policy) = (fleet(0.1), Policy::default());
+        let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+        let mut direct = State::new(&model, &model.homes(), 0);
+        let mut astray = direct.clone();
+        for unit in [1, 4, 6] {
+            direct.apply(unit, 2);
+        }
+        for (unit, to) in [(6, 1), (4, 2), (9, 1), (1, 1), (6, 2), (9, 0), (1, 2)] {
+            astray.apply(unit, to);
+        }
+        let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(direct.at, astray.at);
+        assert_eq!(direct.loads, astray.loads);
+        assert_eq!(bits(&direct.values), bits(&astray.values));
+        assert_eq!(bits(&direct.slopes), bits(&astray.slopes));
+        assert_eq!(direct.targets, astray.targets);
+    }
+
+    #[test]
+    fn no_move_saves_more_than_the_slopes_allow() {
+        for correlation in [0.1, 0.5, 1.0] {
+            let (snapshot, policy) = (fleet(correlation), Policy::default());
+            let model = Model::new(&snapshot, &policy, ShutOffGuests::Stay);
+            let state = State::new(&model, &model.homes(), 0);
+            for unit in 0..state.units.len() {
+                for to in 0..model.hosts.len() {
+                    if state.block(unit, to).is_some() {
+                        continue;
+                    }
+                    let most = state.most_saved(&state.units[unit].load, state.at[unit], to);
+                    let saved = state.gain_rate(unit, to);
+                    assert!(saved <= most + 1e-9, "{correlation}: {saved} above {most}");
+                }
+            }
+        }
+    }
 }
