@@ -16,8 +16,8 @@ use crate::search::{Annealing, Effort, Found, Purpose, State, search, without_un
 use crate::snapshot::{GuestState, HostState, Snapshot};
 use crate::surrogate::Variance;
 
-/// Candidates per guest that a search may evaluate at most where no budget is set: a safeguard, ten times what
-/// the hardest fleets take.
+/// Candidates per guest that all rounds together may evaluate where no budget is set: a safeguard. In a small fleet
+/// each round that finds something anneals with [`ANNEALED_PER_GUEST`]; there are rarely more than two.
 const MOST_PER_GUEST: u64 = 20_000;
 /// Changes that annealing tries where no budget is set, times the square of the number of guests: in a small fleet
 /// each guest may be tried often.

@@ -13,7 +13,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::State;
-use super::improve::{exchange_cost, exchange_loss, try_swap};
+use super::improve::{exchange_cost, exchange_rate, try_swap};
 use crate::num::{from_count, order_key};
 use crate::plan::StepReason;
 
@@ -166,6 +166,11 @@ impl Chance {
         let scaled = u128::from(self.bits()) * u128::try_from(n).unwrap_or(0);
         usize::try_from(scaled >> 64).unwrap_or(0)
     }
+
+    /// One of several, which must not be none.
+    fn one_of(&mut self, several: &[usize]) -> usize {
+        several[self.below(several.len())]
+    }
 }
 
 /// A draw from the exponential distribution of mean 1 (about: the logarithm is taken to be straight between powers
@@ -284,23 +289,22 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
 
     /// Any host, or of two the one where one more core costs more.
     fn source(&mut self) -> usize {
-        let hosts = &self.task.hosts;
-        let a = hosts[self.rng.below(hosts.len())];
-        let b = hosts[self.rng.below(hosts.len())];
-        let slopes = &self.state.slopes;
-        if slopes[a] >= slopes[b] || self.rng.below(4) < ANYWHERE {
-            a
-        } else {
-            b
-        }
+        let (a, b) = (
+            self.rng.one_of(&self.task.hosts),
+            self.rng.one_of(&self.task.hosts),
+        );
+        self.first_if(self.state.slopes[a] >= self.state.slopes[b], a, b)
     }
 
     /// Any open host, or of two the one where one more core costs less.
     fn target(&mut self) -> usize {
-        let a = self.open[self.rng.below(self.open.len())];
-        let b = self.open[self.rng.below(self.open.len())];
-        let slopes = &self.state.slopes;
-        if slopes[a] <= slopes[b] || self.rng.below(4) < ANYWHERE {
+        let (a, b) = (self.rng.one_of(&self.open), self.rng.one_of(&self.open));
+        self.first_if(self.state.slopes[a] <= self.state.slopes[b], a, b)
+    }
+
+    /// The first of two hosts if it is the better one, and sometimes although it is not.
+    fn first_if(&mut self, better: bool, a: usize, b: usize) -> usize {
+        if better || self.rng.below(4) < ANYWHERE {
             a
         } else {
             b
@@ -313,7 +317,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         if members.is_empty() {
             return None;
         }
-        let unit = members[self.rng.below(members.len())];
+        let unit = self.rng.one_of(members);
         self.may_move(unit).then_some(unit)
     }
 
@@ -362,17 +366,18 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
             return;
         };
         let payback = state.model.payback;
+        let cost = payback.factor * cost;
         let more = ua.load.less(&ub.load);
         let saved_at_most = || payback.horizon_seconds * state.most_saved(&more, s, t);
         let soft = ua.has_soft || ub.has_soft;
-        if !soft && payback.factor * cost - saved_at_most() >= self.threshold {
+        if !soft && cost - saved_at_most() >= self.threshold {
             return;
         }
-        let worse = exchange_loss(state, a, b).filter(|worse| *worse < self.threshold);
-        let Some(worse) = worse else {
+        let Some(rate) = exchange_rate(state, a, b) else {
             return;
         };
-        if try_swap(self.state, a, b) {
+        let worse = cost - payback.horizon_seconds * rate;
+        if worse < self.threshold && try_swap(self.state, a, b) {
             self.log.push((a, s));
             self.log.push((b, t));
             self.moved.extend([a, b]);

@@ -11,7 +11,7 @@ use crate::num::{from_count, order_key};
 use crate::policy::Strategy;
 
 /// Hosts that a unit is tried on, and as many more that its demand would overload.
-pub(super) const TARGETS: u64 = 24;
+const TARGETS: u64 = 24;
 /// Hosts without room for a unit that are passed by before it is given up: exchanges are for those.
 const FULL_TARGETS: u64 = 64;
 /// Hosts that a unit is tried on in exchanges.
@@ -31,7 +31,7 @@ pub(super) fn run(state: &mut State<'_, '_>) {
 }
 
 /// Swaps and chains from every host that is worth it; says whether any was made.
-pub(super) fn exchanges(state: &mut State<'_, '_>) -> bool {
+fn exchanges(state: &mut State<'_, '_>) -> bool {
     let mut any = false;
     for host in sources(state) {
         for _ in 0..EXCHANGES {
@@ -197,10 +197,8 @@ pub(super) fn best_target(
 ) -> Option<(Candidate, usize)> {
     let least = least_gain(state, unit);
     let (horizon, from) = (state.model.payback.horizon_seconds, state.at[unit]);
-    let (u, even) = (
-        &state.units[unit],
-        state.model.policy.strategy == Strategy::Spread,
-    );
+    let u = &state.units[unit];
+    let even = state.model.policy.strategy == Strategy::Spread;
     let leaving = if u.has_soft {
         f64::INFINITY
     } else {
@@ -291,7 +289,7 @@ pub(super) fn movable(state: &State<'_, '_>, host: usize) -> Vec<usize> {
 
 /// What exchanging two units saves, guest-seconds per second; `None` when memory forbids it, or when rules of both
 /// would have to be weighed at once.
-fn exchange_rate(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
+pub(super) fn exchange_rate(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     let model = state.model;
     let (s, t) = (state.at[a], state.at[b]);
     let (ua, ub) = (&state.units[a], &state.units[b]);
@@ -320,12 +318,6 @@ fn exchange_rate(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
 pub(super) fn exchange_cost(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     let (s, t) = (state.at[a], state.at[b]);
     Some(state.cost(a, t)? - state.cost(a, s)? + state.cost(b, s)? - state.cost(b, t)?)
-}
-
-/// By how much the objective grows when two units are exchanged, guest-seconds; negative when that is better.
-pub(super) fn exchange_loss(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
-    let gain = state.model.payback.horizon_seconds * exchange_rate(state, a, b)?;
-    Some(state.model.payback.factor * exchange_cost(state, a, b)? - gain)
 }
 
 /// What exchanging two units brings net; `None` when it does not pay or memory forbids it.

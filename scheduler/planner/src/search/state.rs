@@ -269,8 +269,8 @@ impl<'m, 'a> State<'m, 'a> {
 
     /// The open host where one more core of demand costs least, some left out.
     pub(crate) fn cheapest_target(&self, without: &[usize]) -> Option<usize> {
-        let hosts = self.targets.iter().map(|&(_, host)| host);
-        hosts.into_iter().find(|host| !without.contains(host))
+        let mut hosts = self.targets.iter().map(|&(_, host)| host);
+        hosts.find(|host| !without.contains(host))
     }
 
     /// Counts one evaluated candidate.
