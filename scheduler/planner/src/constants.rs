@@ -35,9 +35,9 @@ pub const OWN_DEVIATION: f64 = 0.02;
 /// Bounds of measured over predicted loss: outside of them the measurement is doubted, not the model.
 pub const CALIBRATION_RANGE: (f64, f64) = (0.5, 2.0);
 
-/// Independent samples behind a demand estimate: a window of 5 minutes at one sample in 10 s, by when a guest's
-/// load has mostly forgotten what it was. The standard error of a guest's mean demand is its deviation over the
-/// root of this. Too low: what pays is left undone, too high: chance is taken for a gain.
+/// Independent samples behind a demand estimate: a window of 5 minutes at one sample in 10 s. The standard error of a
+/// guest's mean demand is its deviation over the root of this. Too low: what pays is left undone (with 10 most of it
+/// was); too high: chance is taken for a gain. Recorded load would have it lower; regretted moves will tell.
 pub const SAMPLES: f64 = 30.0;
 
 /// A gain must exceed this many standard errors of its own estimate.
