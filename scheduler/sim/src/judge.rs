@@ -1,14 +1,16 @@
 //! The estimator's judgement: how far off it is on recorded load, beside plain rules, an hour ahead.
 //!
 //! At every sample of every guest, each rule says what the guest will use over the next hour, knowing only what
-//! was before. Three measures, all in per cent of the guest's capacity, over all guests and moments:
+//! was before. Four measures, all but the last in per cent of the guest's capacity, over all guests and moments:
 //!
 //! - *error*: mean absolute distance from the sample one hour later, and from the mean of that hour;
 //! - *coverage*: how often the hour's peak is at most the rule's bound, and the *over-provision* that takes: bound
 //!   less the hour's mean use;
 //! - *coverage at equal over-provision*: the bound is moved by one number of deviations for all guests and moments,
 //!   until its over-provision is that of the last hour's maximum. What then covers more sees better where peaks
-//!   will be.
+//!   will be;
+//! - *unrest foreseen*: how much of the mean square by which the hour's samples miss the forecast mean, and which is what
+//!   hosts lose by, the forecast's variance tells.
 //!
 //! Recorded samples are whole per cents: a peak that equals the bound is as likely above it as below. So coverage
 //! is given twice, with such ties as covered and with half of them. A missing sample is judged by nobody and
@@ -102,6 +104,9 @@ pub struct Score {
     pub equal_coverage: Coverage,
     /// Deviations above the forecast mean that lead there.
     pub equal_deviations: f64,
+    /// Of the variation of squared misses, what the forecast variance explains, per cent: 100 is all of it, 0 no better
+    /// than one number for all guests and moments, less is worse than that.
+    pub unrest: f64,
 }
 
 /// Judges the plain rules and, last, the estimator on the guests of a trace that `take` picks by their place
@@ -141,12 +146,12 @@ pub fn judge(trace: &Trace, take: impl Fn(usize) -> bool) -> Vec<Score> {
 pub fn table(scores: &[Score]) -> String {
     let mut text = String::from(
         "| rule | error, sample in 1 h | error, next hour's mean | bias | covers, own bound | over-provision | \
-         covers at equal over-provision | same, ties by half | deviations for that |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+         covers at equal over-provision | same, ties by half | deviations for that | unrest foreseen |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for s in scores {
         text += &format!(
-            "| {} | {:.2} | {:.2} | {:+.2} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} |\n",
+            "| {} | {:.2} | {:.2} | {:+.2} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} | {:.0} |\n",
             s.rule,
             s.sample_error,
             s.mean_error,
@@ -156,6 +161,7 @@ pub fn table(scores: &[Score]) -> String {
             s.equal_coverage.with_ties,
             s.equal_coverage.half_ties,
             s.equal_deviations,
+            s.unrest,
         );
     }
     text
@@ -168,6 +174,8 @@ struct Truth {
     sample: Option<f64>,
     mean: f64,
     peak: f64,
+    /// Of its samples about that mean.
+    variance: f64,
 }
 
 /// What a rule said of that hour.
@@ -206,6 +214,7 @@ fn truths(samples: &[Option<f64>]) -> Vec<Truth> {
             sample: samples[at + HOUR],
             mean: mean(&ahead),
             peak: max(&ahead),
+            variance: deviation(&ahead).powi(2),
         }
     };
     places(samples).map(truth).collect()
@@ -302,6 +311,21 @@ fn score(rule: Rule, truth: &[Truth], forecasts: &[Forecast], yardstick: f64) ->
         over_provision: 100.0 * over_provision(truth, forecasts, own),
         equal_coverage: coverage(truth, forecasts, equal),
         equal_deviations: equal,
+        unrest: 100.0 * unrest(truth, forecasts),
+    }
+}
+
+/// Share of the variation of squared misses that the forecast variance explains (coefficient of determination).
+fn unrest(truth: &[Truth], forecasts: &[Forecast]) -> f64 {
+    let came = |(t, f): (&Truth, &Forecast)| (t.variance + (t.mean - f.mean).powi(2), f.deviation);
+    let pairs = || truth.iter().zip(forecasts).map(came);
+    let centre = average(pairs().map(|(came, _)| came));
+    let missed = average(pairs().map(|(came, deviation)| (came - deviation * deviation).powi(2)));
+    let varied = average(pairs().map(|(came, _)| (came - centre).powi(2)));
+    if varied > 0.0 {
+        1.0 - missed / varied
+    } else {
+        0.0
     }
 }
 
