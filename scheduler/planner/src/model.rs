@@ -60,6 +60,8 @@ pub(crate) struct GuestModel<'a> {
     /// Row of [`Model::profiles`].
     pub(crate) profile: usize,
     pub(crate) mobility: Mobility,
+    /// Hosts that it does not return to for gain yet.
+    pub(crate) left_lately: Vec<usize>,
 }
 
 /// A migration that runs already: its guest is on both hosts.
@@ -150,6 +152,7 @@ impl<'a> Model<'a> {
                 home: find(&guest.host),
                 profile: profiles.row(at, guest, find(&guest.host), &hosts, &rules),
                 mobility: judge.mobility(at, guest, hosts[find(&guest.host)]),
+                left_lately: left_lately(snapshot, guest, &hosts),
             })
             .collect();
         let mut model = Self {
@@ -297,6 +300,19 @@ fn twice(guests: &[&Guest]) -> Vec<bool> {
             .is_some_and(|uuid| count.get(uuid).is_some_and(|&n| n > 1))
     };
     guests.iter().map(stands_twice).collect()
+}
+
+/// The hosts that a guest left so lately that it does not return for gain. One that is gone from the fleet is none.
+fn left_lately(snapshot: &Snapshot, guest: &Guest, hosts: &[&Host]) -> Vec<usize> {
+    let away = |&(_, host): &(usize, &&Host)| {
+        let until = guest.left_lately.get(&host.name);
+        host.name != guest.host && until.is_some_and(|until| *until > snapshot.taken_at)
+    };
+    if guest.left_lately.is_empty() {
+        return Vec::new();
+    }
+    let left = hosts.iter().enumerate().filter(away);
+    left.map(|(at, _)| at).collect()
 }
 
 struct MobilityJudge<'s> {

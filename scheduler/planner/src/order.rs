@@ -341,13 +341,13 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
 
     /// Sends one waiting guest to a third host so that another can take its place.
     fn detour(&mut self, batches: &[Batch]) -> bool {
-        let mut waiting: Vec<(usize, usize)> = batches
+        let mut waiting: Vec<(usize, usize, bool)> = batches
             .iter()
             .filter(|b| b.moves.len() == 1 && !b.begun)
-            .map(|b| b.moves[0])
+            .map(|b| (b.moves[0].0, b.moves[0].1, b.rank.0))
             .collect();
-        waiting.sort_by_key(|&(guest, _)| (self.model().guests[guest].load.memory, guest));
-        for &(guest, to) in &waiting {
+        waiting.sort_by_key(|&(guest, ..)| (self.model().guests[guest].load.memory, guest));
+        for &(guest, to, forced) in &waiting {
             let from = self.at[guest];
             let running = self.model().guests[guest].data.state == GuestState::Running;
             let already = self.legs.iter().any(|leg| leg.guest == guest);
@@ -356,8 +356,10 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
                 continue;
             }
             for refuge in 0..self.model().hosts.len() {
-                if refuge != to && self.is_refuge(guest, refuge) && self.start(guest, refuge, true)
-                {
+                let stays_away = self.model().guests[guest].left_lately.contains(&refuge);
+                let is_refuge =
+                    refuge != to && (forced || !stays_away) && self.is_refuge(guest, refuge);
+                if is_refuge && self.start(guest, refuge, true) {
                     return true;
                 }
             }

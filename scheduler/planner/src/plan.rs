@@ -56,6 +56,8 @@ named! {
         MissingStorage = "missing_storage",
         /// It was moved a short time ago.
         CoolDown = "cool_down",
+        /// It left this host a short time ago and does not return for gain.
+        LeftLately = "left_lately",
         /// It dirties memory faster than the link can copy.
         NotConverging = "not_converging",
         /// What is known is too old or cannot be true.

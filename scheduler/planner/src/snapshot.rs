@@ -246,6 +246,9 @@ pub struct Guest {
     /// It rests until then after a move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_until: Option<Timestamp>,
+    /// Hosts that it has left: until then it does not return there for gain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_lately: BTreeMap<String, Timestamp>,
     /// The owner's word on its weight against others. Carried for people and later versions: plans do not
     /// look at it yet.
     #[serde(default)]
@@ -276,6 +279,7 @@ impl Default for Guest {
             cpu_classes: Vec::new(),
             dirty_curve: Vec::new(),
             cooldown_until: None,
+            left_lately: BTreeMap::new(),
             priority: 0,
         }
     }

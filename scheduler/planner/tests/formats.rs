@@ -180,7 +180,7 @@ fn every_optional_field_of_a_snapshot_is_read() {
         )
         .replace(
             "\"cooldown_until\": null, \"priority\": 0",
-            "\"cooldown_until\": \"2026-11-23T02:00:00Z\", \"priority\": -3",
+            "\"cooldown_until\": \"2026-11-23T02:00:00Z\", \"left_lately\": {\"h7\": \"2026-11-23T06:30:00Z\"}, \"priority\": -3",
         );
     let read = Snapshot::from_json(&full).unwrap();
     let guest = &read.guests[0];
@@ -192,6 +192,7 @@ fn every_optional_field_of_a_snapshot_is_read() {
         (guest.movable, guest.unmovable_reason.as_deref()),
         (false, Some("host device"))
     );
+    assert_eq!(guest.left_lately["h7"].to_string(), "2026-11-23T06:30:00Z");
     assert_eq!(guest.cpu_classes, ["epyc-rome"]);
     assert_eq!(guest.dirty_curve, [(1.0, 20.0), (2.5, 35.5)]);
     assert_eq!(
@@ -441,8 +442,8 @@ fn keys(value: &Value, into: &mut BTreeSet<String>) {
         Value::Object(map) => {
             for (key, inner) in map {
                 into.insert(key.clone());
-                // Labels have names of their own.
-                if key != "labels" {
+                // Labels and hosts have names of their own.
+                if key != "labels" && key != "left_lately" {
                     keys(inner, into);
                 }
             }

@@ -4,8 +4,8 @@ mod fleet;
 
 use evenkeel_planner::policy::Policy;
 use evenkeel_planner::{
-    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, fleet_loss, loss,
-    place_one, plan, precopy, step_is_still_good,
+    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, Subject, explain,
+    fleet_loss, loss, place_one, plan, precopy, step_is_still_good,
 };
 use fleet::{fleet, guest, host};
 
@@ -181,6 +181,48 @@ fn a_step_is_checked_once_more_on_what_is_true_when_it_starts() {
             to: "h3".into()
         }))),
         BlockReason::MigrationLimit
+    );
+}
+
+#[test]
+fn what_left_a_host_lately_does_not_return_for_gain_but_by_force_or_by_hand() {
+    let target = |snapshot: &Snapshot| {
+        let (found, _) = plan(snapshot, &Policy::default(), &Options::default());
+        found.steps.first().map(|step| step.to.clone())
+    };
+    let away = |snapshot: &Snapshot, until: &str| {
+        let mut away = snapshot.clone();
+        for guest in &mut away.guests {
+            guest
+                .left_lately
+                .insert("h2".into(), until.parse().unwrap());
+        }
+        away
+    };
+    let mut two = hot();
+    two.hosts.retain(|host| host.name != "h3");
+    assert_eq!(target(&two).as_deref(), Some("h2"));
+    let later = "1970-01-01T05:00:00Z";
+    assert_eq!(target(&away(&two, later)), None);
+    assert_eq!(target(&away(&hot(), later)).as_deref(), Some("h3"));
+    let over = "1970-01-01T00:00:00Z";
+    assert_eq!(target(&away(&two, over)).as_deref(), Some("h2"));
+    let mut drained = away(&two, later);
+    drained.hosts[0].state = HostState::Draining;
+    assert_eq!(target(&drained).as_deref(), Some("h2"));
+    let by_hand = place_one(&away(&two, later), &Policy::default(), "g0", Some("h2"));
+    assert_eq!(by_hand.unwrap().to, "h2");
+    let about = Subject::Guest { name: "g0".into() };
+    let told = explain(
+        &away(&two, later),
+        &Policy::default(),
+        &Options::default(),
+        &about,
+    );
+    let text = format!("{told:?}");
+    assert!(
+        text.contains("left h2 lately, stays away until 1970-01-01T05:00:00Z"),
+        "{text}"
     );
 }
 

@@ -94,7 +94,7 @@ fn waits(choice: &Choice, since: Duration) -> Vec<String> {
                 Postponed::Settling { host, left }.to_string()
             }
             Postponed::Limit { .. } => why.to_string(),
-            Postponed::StaysAway { .. } | Postponed::NotNow(_) => format!("{}: {why}", step.guest),
+            Postponed::NotNow(_) => format!("{}: {why}", step.guest),
         };
         if said.len() < MOST_WAITS && !said.contains(&sentence) {
             said.push(sentence);

@@ -38,13 +38,6 @@ pub enum Postponed {
         /// How much longer.
         left: Duration,
     },
-    /// It left this host a short time ago and is still the same: its neighbours may move instead.
-    StaysAway {
-        /// The host.
-        host: String,
-        /// How much longer.
-        left: Duration,
-    },
     /// As many migrations as the policy allows are running.
     Limit {
         /// Of a host, or of the cluster.
@@ -65,7 +58,6 @@ impl Postponed {
             Self::LaterWave => "later_wave",
             Self::HoldTime { .. } => "hold_time",
             Self::Settling { .. } => "settling",
-            Self::StaysAway { .. } => "left_lately",
             Self::Limit { .. } => "migration_limit",
             Self::NotNow(_) => "not_now",
         }
@@ -84,10 +76,6 @@ impl fmt::Display for Postponed {
                     "{host} is settling after a move, {} s left",
                     left.as_secs()
                 )
-            }
-            Self::StaysAway { host, left } => {
-                let minutes = left.as_secs().div_ceil(60);
-                write!(f, "left {host} lately, stays away for {minutes} min more")
             }
             Self::Limit { of, limit } => write!(f, "{of} runs {limit} migrations already"),
             Self::NotNow(why) => f.write_str(why),
@@ -213,15 +201,11 @@ impl<'a> Turn<'a> {
             policy,
         } = self.situation;
         if needs_patience(step.reason) {
-            stays_away(assessment, step)?;
             lasting_enough(assessment, policy, step, origin(self.plan, step))?;
             return settled(fleet, policy, step, assessment.at_ms);
         }
         if step.reason != StepReason::MakeRoom || self.served(step).next().is_none() {
             return Ok(());
-        }
-        if self.served(step).all(|other| needs_patience(other.reason)) {
-            stays_away(assessment, step)?;
         }
         seen.push(step);
         let mut why = None;
@@ -298,19 +282,6 @@ fn lasting_enough(
     } else {
         Err(Postponed::HoldTime { left })
     }
-}
-
-/// A guest that is what it was does not go back where it came from.
-fn stays_away(assessment: &Assessment, step: &Step) -> Result<(), Postponed> {
-    let hosts = assessment.stay_away.get(&step.guest);
-    let Some(until_ms) = hosts.and_then(|hosts| hosts.get(&step.to)) else {
-        return Ok(());
-    };
-    let left_ms = until_ms.saturating_sub(assessment.at_ms);
-    Err(Postponed::StaysAway {
-        host: step.to.clone(),
-        left: Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)),
-    })
 }
 
 /// One full window after a move, a host's figures speak of the time since.

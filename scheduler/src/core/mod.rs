@@ -56,7 +56,7 @@ pub struct Core {
     places: BTreeMap<GuestId, HostName>,
     /// What watching tells about the loss model.
     learned: learn::Learned,
-    /// What guests wanted when they left hosts.
+    /// Which hosts guests were seen to leave.
     departures: returns::Departures,
     /// When this core first saw a complete picture.
     watching_since_ms: Option<i64>,
@@ -85,8 +85,6 @@ pub struct Assessment {
     pub holds: Vec<Hold>,
     /// Since when each hot host has been hot, milliseconds since the Unix epoch.
     pub hot_since: BTreeMap<String, i64>,
-    /// Where guests do not return to, for a while.
-    pub stay_away: returns::StayAway,
 }
 
 impl Core {
@@ -148,9 +146,7 @@ impl Core {
             }
             let before = self.places.insert(guest.id.clone(), host.clone());
             if let Some(left) = before.filter(|place| place != host) {
-                let demand = self.estimator.demand(guest.id.as_str(), now_ms);
-                let demand = demand.map_or(0.0, |demand| demand.mean_cores);
-                self.departures.note(&guest.id, left, now_ms, demand);
+                self.departures.note(&guest.id, left, now_ms);
                 self.estimator.restart(guest.id.as_str(), now_ms);
             }
             let reading = Reading {
@@ -193,7 +189,6 @@ impl Core {
             now_ms,
         };
         let holds = holds::judge(picture);
-        let stay_away = self.departures.stay_away(fleet, &snapshot, &guests, now_ms);
         Assessment {
             at_ms: now_ms,
             snapshot,
@@ -201,7 +196,6 @@ impl Core {
             guests,
             holds,
             hot_since,
-            stay_away,
         }
     }
 

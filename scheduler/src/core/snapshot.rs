@@ -156,6 +156,11 @@ impl Picture<'_> {
         let remembered = self.fleet.remembered.get(&reading.id);
         let rests_until = remembered.map_or(0, |r| r.cooldown_until_ms);
         let learned = remembered.map_or(0.0, |r| r.message.dirty_rate_mib_s);
+        let moves = remembered.map_or(&[][..], |r| r.moves.as_slice());
+        let left_lately = self
+            .core
+            .departures
+            .left_lately(&reading.id, moves, self.now_ms);
         let obstacle = self.obstacle(host, reading);
         let (demand, deviation) = self.demand(reading);
         let has_quota = reading.cpu_limit_cores < f64::from(reading.vcpus);
@@ -185,6 +190,7 @@ impl Picture<'_> {
             cooldown_until: (rests_until > self.now_ms)
                 .then(|| Timestamp::from_millisecond(rests_until).ok())
                 .flatten(),
+            left_lately,
             priority: reading.priority,
             ..Guest::default()
         }

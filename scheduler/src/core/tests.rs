@@ -653,43 +653,35 @@ fn two_that_make_room_for_nobody_else_do_not_start_each_other() {
     assert!(bench.choose_from(&plan).start.is_empty());
 }
 
-/// Where the plan's first guest came from, and the answer when it would go back there.
-fn sent_back(bench: &mut Bench, ago: Duration, demand_then: f64) -> Choice {
-    bench.pass(40);
-    let (plan, _) = bench.choose();
-    let step = &plan.steps[0];
-    let (guest, target) = (step.guest[1..].parse().unwrap(), host(&step.to));
+/// Where guest 1 does not return to, after it was moved away from h2 or somebody else moved it, so long ago.
+fn stays_away(ago: Duration, outcome: Option<Outcome>) -> Vec<String> {
+    let mut bench = Bench::hot();
+    bench.pass(1);
     let left_ms = bench.now_ms - i64::try_from(ago.as_millis()).unwrap();
-    bench.remember(guest, MigrationState::Ended(Outcome::Done), left_ms);
-    if let Some(record) = bench.fleet.remembered.get_mut(&id(guest)) {
-        record.moves[0].source = target.to_string();
-        record.moves[0].target = "h1".into();
+    if let Some(outcome) = outcome {
+        bench.remember(1, MigrationState::Ended(outcome), left_ms);
+        if let Some(record) = bench.fleet.remembered.get_mut(&id(1)) {
+            record.moves[0].source = "h2".into();
+            record.moves[0].target = "h1".into();
+        }
+    } else {
+        bench.core.departures.note(&id(1), host("h2"), left_ms);
     }
-    if demand_then > 0.0 {
-        bench
-            .core
-            .departures
-            .note(&id(guest), target, left_ms, demand_then);
-    }
-    bench.choose_from(&plan)
+    let snapshot = bench.pass(0).snapshot;
+    let guest = snapshot.guests.iter().find(|g| g.name == "g1").unwrap();
+    guest.left_lately.keys().cloned().collect()
 }
 
 #[test]
-fn a_guest_does_not_return_for_six_hours_unless_it_has_changed() {
+fn a_guest_stays_away_for_six_hours_from_where_it_left_whoever_moved_it() {
     let hours = |n: u64| Duration::from_secs(n * 3600);
-    let vetoed = |choice: &Choice| {
-        let why = |(_, why): &(Step, Postponed)| why.as_str() == "left_lately";
-        choice.postponed.iter().any(why)
+    let failed = Outcome::Failed {
+        reason: FailureReason::Deadline,
+        guest: Whereabouts::Source,
     };
-    for (ago, demand_then, kept) in [
-        (hours(5), 0.0, true),
-        (hours(5), 1.0, true),
-        (hours(5), 6.0, false),
-        (hours(7), 0.0, false),
-    ] {
-        let mut bench = Bench::hot();
-        let choice = sent_back(&mut bench, ago, demand_then);
-        let context = format!("{ago:?}, {demand_then}: {:?}", choice.postponed);
-        assert_eq!(vetoed(&choice), kept, "{context}");
+    for moved in [None, Some(Outcome::Done)] {
+        assert_eq!(stays_away(hours(5), moved), ["h2"], "{moved:?}");
+        assert_eq!(stays_away(hours(7), moved), [""; 0], "{moved:?}");
     }
+    assert_eq!(stays_away(hours(5), Some(failed)), [""; 0]);
 }

@@ -53,7 +53,7 @@ fn judgement(state: &State<'_, '_>, unit: usize, to: usize) -> Judgement {
         rejected: Some(reject(state.words(block, unit, to))),
         effect: None,
     };
-    if let Some(block) = state.block(unit, to) {
+    if let Some(block) = state.block_for_gain(unit, to) {
         return impossible(block);
     }
     let Some(found) = state.judge(unit, to) else {

@@ -336,7 +336,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
         let allowed = if to == u.home {
             u.forced.is_none() && state.could_stay_at(unit, to)
         } else {
-            state.block(unit, to).is_none()
+            state.block_for_gain(unit, to).is_none()
         };
         let (true, Some(there), Some(here)) =
             (allowed, state.cost(unit, to), state.cost(unit, from))

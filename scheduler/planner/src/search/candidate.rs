@@ -9,6 +9,7 @@ use crate::loss::Load;
 use crate::num::{from_count, from_mib};
 use crate::plan::BlockReason;
 use crate::precopy;
+use crate::snapshot::HostState;
 
 /// Why a unit cannot be on a host; the words are made only when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Block {
     Guests,
     /// Too little memory there.
     Memory,
+    /// It left this host a short time ago, and nothing forces it back.
+    LeftLately,
     /// The copy would not converge.
     NotConverging,
 }
@@ -62,6 +65,20 @@ impl State<'_, '_> {
             return Some(Block::Closed);
         }
         self.block_on_open_host(unit, to)
+    }
+
+    /// Why a unit cannot go to a host for gain: what it left lately is closed to it as well.
+    pub(crate) fn block_for_gain(&self, unit: usize, to: usize) -> Option<Block> {
+        let away = || self.stays_away(unit, to).then_some(Block::LeftLately);
+        self.block(unit, to).or_else(away)
+    }
+
+    /// Whether a unit left this host so lately that it does not return for gain. What must move may go anywhere.
+    pub(crate) fn stays_away(&self, unit: usize, to: usize) -> bool {
+        let (u, model) = (&self.units[unit], self.model);
+        let left = |&g: &usize| model.guests[g].left_lately.contains(&to);
+        let draining = || model.hosts[u.home].data.state == HostState::Draining;
+        u.guests.iter().any(left) && to != u.home && u.forced.is_none() && !draining()
     }
 
     /// Whether a unit that went away could be back at its home, be that open or not.
@@ -174,12 +191,22 @@ impl State<'_, '_> {
                     ),
                 )
             }
+            Block::LeftLately => (BlockReason::LeftLately, self.absence(unit, to)),
             Block::NotConverging => {
                 let guest = model.guests[self.units[unit].guests[0]].data;
                 let detail = format!("dirties {} MiB/s", guest.dirty_rate_mib_s);
                 (BlockReason::NotConverging, detail)
             }
         }
+    }
+
+    /// Until when a unit stays away from a host that it left lately.
+    fn absence(&self, unit: usize, to: usize) -> String {
+        let host = self.model.hosts[to].data;
+        let guests = self.units[unit].guests.iter();
+        let until = guests.filter_map(|&g| self.model.guests[g].data.left_lately.get(&host.name));
+        let until = until.max().map(ToString::to_string).unwrap_or_default();
+        format!("left {} lately, stays away until {until}", host.name)
     }
 
     fn profile_words(&self, reason: BlockReason, unit: usize, to: usize) -> String {

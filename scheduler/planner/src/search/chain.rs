@@ -94,6 +94,7 @@ fn collect(
     let hosts: Vec<(usize, Block)> = state
         .targets
         .iter()
+        .filter(|&&(_, t)| aim == Aim::Room || !state.stays_away(unit, t))
         .filter_map(|&(_, t)| Some((t, state.block(unit, t).filter(lacks_room)?)))
         .take(most)
         .collect();
@@ -151,13 +152,17 @@ struct Bar {
 }
 
 /// The hosts that could take a unit, cheapest first, the two ends of the chain left out.
-fn refuges_of(state: &State<'_, '_>, ejected: usize, from: usize) -> Vec<usize> {
+fn refuges_of(state: &State<'_, '_>, ejected: usize, from: usize, aim: Aim) -> Vec<usize> {
     let host = state.at[ejected];
+    let blocked = |to: usize| match aim {
+        Aim::Gain => state.block_for_gain(ejected, to),
+        Aim::Room => state.block(ejected, to),
+    };
     state
         .targets
         .iter()
         .map(|&(_, t)| t)
-        .filter(|&t| t != host && t != from && state.block(ejected, t).is_none())
+        .filter(|&t| t != host && t != from && blocked(t).is_none())
         .take(SECOND_TARGETS)
         .collect()
 }
@@ -192,7 +197,7 @@ fn best_refuge(
     }
     let refuges = refuges
         .entry(ejected)
-        .or_insert_with(|| refuges_of(state, ejected, from));
+        .or_insert_with(|| refuges_of(state, ejected, from, aim));
     let mut best: Option<Chain> = None;
     for &refuge in refuges.iter() {
         state.evaluations += 1;

@@ -49,7 +49,7 @@ fn try_to_empty(state: &mut State<'_, '_>, host: usize) {
 fn best_powered(state: &mut State<'_, '_>, unit: usize) -> Option<(f64, usize)> {
     let mut best: Option<(f64, usize)> = None;
     for to in 0..state.model.hosts.len() {
-        if state.members[to].is_empty() || state.block(unit, to).is_some() {
+        if state.members[to].is_empty() || state.block_for_gain(unit, to).is_some() {
             continue;
         }
         state.count();

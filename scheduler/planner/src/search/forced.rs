@@ -79,7 +79,7 @@ pub(crate) fn best_target(state: &mut State<'_, '_>, unit: usize) -> Option<usiz
 /// Which of several obstacles to name: the one that an operator can mend most easily.
 fn weight(block: Block) -> u8 {
     match block {
-        Block::Memory | Block::Guests => 6,
+        Block::Memory | Block::Guests | Block::LeftLately => 6,
         Block::NotConverging => 5,
         Block::Apart(_) => 4,
         Block::Profile(BlockReason::Pinned) => 3,

@@ -220,7 +220,7 @@ pub(super) fn best_target(
         if !holds && overloaded >= TARGETS {
             continue;
         }
-        match state.block(unit, to) {
+        match state.block_for_gain(unit, to) {
             None => {}
             Some(Block::Memory | Block::Guests) => {
                 full += 1;
@@ -314,9 +314,12 @@ pub(super) fn exchange_rate(state: &State<'_, '_>, a: usize, b: usize) -> Option
 }
 
 /// What exchanging two units costs more than has been spent on them already, guest-seconds; `None` when a copy
-/// does not converge.
+/// does not converge or one of them has left lately where it would go.
 pub(super) fn exchange_cost(state: &State<'_, '_>, a: usize, b: usize) -> Option<f64> {
     let (s, t) = (state.at[a], state.at[b]);
+    if state.stays_away(a, t) || state.stays_away(b, s) {
+        return None;
+    }
     Some(state.cost(a, t)? - state.cost(a, s)? + state.cost(b, s)? - state.cost(b, t)?)
 }
 

@@ -123,6 +123,13 @@ fn wild_guest(dice: &mut Dice, kind: &Kind, at: usize, hosts: &[Host]) -> Guest 
         .insert("app".into(), dice.one(&["shop", "mail", "erp"]).into());
     guest.group = dice.rarely(5).then(|| dice.one(&["g1", "g2"]).into());
     unlike_others(dice, kind, &mut guest, at);
+    if dice.rarely(8) {
+        let left = &hosts[dice.below(hosts.len() as u64) as usize];
+        let until = dice.one(&["1970-01-01T05:00:00Z", "1969-12-31T23:59:59Z"]);
+        guest
+            .left_lately
+            .insert(left.name.clone(), until.parse().unwrap());
+    }
     guest
 }
 

@@ -297,6 +297,10 @@ impl<'a> Run<'a> {
         let rests = guest
             .cooldown_until
             .is_some_and(|until| until > snapshot.taken_at);
+        let stays_away = guest
+            .left_lately
+            .get(&step.to)
+            .is_some_and(|until| *until > snapshot.taken_at);
         let held = self
             .guests_on(&step.to)
             .iter()
@@ -330,6 +334,7 @@ impl<'a> Run<'a> {
                 "is paused",
             ),
             (self.gains(step) && rests, "rests"),
+            (self.gains(step) && stays_away, "returns too soon"),
             (
                 !super::loss::copy(guest, (from, to), 0.0, policy).converges,
                 "does not converge",
