@@ -18,12 +18,12 @@ use crate::surrogate::Variance;
 
 /// Candidates per guest that all rounds together may evaluate where no budget is set: a safeguard. In a small fleet
 /// each round that finds something anneals with [`ANNEALED_PER_GUEST`]; there are rarely more than two.
-const MOST_PER_GUEST: u64 = 20_000;
-/// Changes that annealing tries where no budget is set, times the square of the number of guests: in a small fleet
-/// each guest may be tried often.
-const ANNEALED_TIMES_GUESTS_SQUARED: u64 = 50_000_000_000;
+const MOST_PER_GUEST: u64 = 40_000;
+/// Changes that annealing tries where no budget is set, times the fourth power of the number of guests: a small fleet is
+/// where a single guest weighs most, and there is time for it.
+const ANNEALED_TIMES_GUESTS_TO_THE_FOURTH: u64 = 24_000_000_000_000_000;
 /// The least and the most per guest. More brings little: doubling it in a large fleet less than 1 % of the loss.
-const ANNEALED_PER_GUEST: (u64, u64) = (40, 3_000);
+const ANNEALED_PER_GUEST: (u64, u64) = (40, 6_000);
 
 /// How to plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +199,7 @@ fn annealing(model: &Model<'_>, options: &Options) -> Annealing {
         None => {
             let (least, most) = ANNEALED_PER_GUEST;
             let guests = guests(model);
-            (ANNEALED_TIMES_GUESTS_SQUARED / (guests * guests).max(1))
+            (ANNEALED_TIMES_GUESTS_TO_THE_FOURTH / guests.saturating_pow(4).max(1))
                 .clamp(least * guests, most * guests)
         }
     };
@@ -241,7 +241,8 @@ fn shorten(
     }
 }
 
-/// Orders what a search found; gives up what cannot be ordered, and what then does not pay any more.
+/// Orders what a search found; gives up what cannot be ordered, and what then does not pay any more. Where that is much,
+/// what was found before annealing may be worth more: it was reached by moves that each fitted.
 fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
     let state = State::new(model, start, 0);
     let forced: Vec<bool> = found.forced.iter().map(Option::is_some).collect();
@@ -251,20 +252,25 @@ fn realise(model: &Model<'_>, start: &[usize], found: &Found) -> Ordered {
     }
     let detoured = order(&state, &found.placement, &forced, Detours::Allowed);
     let reduced = without_unpaid(model, start, &direct.end, &found.forced);
-    let reduced = order(&state, &reduced, &forced, Detours::Refused);
-    let all_forced = |o: &Ordered| {
-        (0..forced.len())
-            .filter(|&g| forced[g] && o.end[g] == found.placement[g])
-            .count()
-    };
-    let rank = |o: &Ordered| (all_forced(o), steps::score(model, start, o));
-    let (with, without) = (rank(&detoured), rank(&reduced));
-    let better = with.0 > without.0 || (with.0 == without.0 && with.1 > without.1);
-    if detoured.complete && better {
-        detoured
-    } else {
-        reduced
+    let mut ways = vec![order(&state, &reduced, &forced, Detours::Refused)];
+    if let Some(unannealed) = &found.unannealed {
+        ways.push(order(&state, unannealed, &forced, Detours::Refused));
+        ways.push(order(&state, unannealed, &forced, Detours::Allowed));
     }
+    ways.push(detoured);
+    let moved_forced = |o: &Ordered| {
+        let moved = |&g: &usize| forced[g] && o.end[g] != start[g];
+        (0..forced.len()).filter(moved).count()
+    };
+    let rank = |o: &Ordered| (moved_forced(o), steps::score(model, start, o));
+    let mut best = ways.swap_remove(0);
+    for way in ways.into_iter().filter(|way| way.complete) {
+        let (a, b) = (rank(&best), rank(&way));
+        if b.0 > a.0 || (b.0 == a.0 && b.1 > a.1) {
+            best = way;
+        }
+    }
+    best
 }
 
 /// The first legs, at most `most`, without those that do not pay now that the rest is missing: room for

@@ -38,6 +38,8 @@ pub enum Purpose {
 pub(crate) struct Found {
     /// Per guest: the host it should be on.
     pub(crate) placement: Vec<usize>,
+    /// What was found before annealing, if that came in.
+    pub(crate) unannealed: Option<Vec<usize>>,
     /// Per guest: why it has to move, when it is not for gain.
     pub(crate) forced: Vec<Option<StepReason>>,
     /// What could not be helped.
@@ -59,10 +61,12 @@ pub(crate) struct Effort {
 pub(crate) fn search(model: &Model<'_>, placement: &[usize], effort: Effort) -> Found {
     let mut state = State::new(model, placement, effort.budget);
     let mut blocked = forced::run(&mut state, effort.purpose);
+    let mut unannealed = None;
     if effort.purpose == Purpose::Balance && model.payback.balances {
         improve_until_settled(&mut state);
         // A fleet that nothing can be found for stays as it is: annealing makes a plan better, it does not make one.
         if state.has_moved() {
+            unannealed = Some(state.placement());
             anneal::run(&mut state, effort.annealing);
             improve_until_settled(&mut state);
         }
@@ -76,6 +80,7 @@ pub(crate) fn search(model: &Model<'_>, placement: &[usize], effort: Effort) -> 
     }
     Found {
         placement: state.placement(),
+        unannealed,
         forced,
         blocked,
         evaluations: state.evaluations,

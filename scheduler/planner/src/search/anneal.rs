@@ -21,15 +21,15 @@ use crate::plan::StepReason;
 const GROUP: usize = 24;
 /// What a change may lose on average when a round begins, as a share of what a migration must bring at least: in the
 /// last round, and towards which earlier ones rise. Too low: nothing is ever undone; too high: what is good is lost.
-const HEAT: (f64, f64) = (0.2, 2.0);
+const HEAT: (f64, f64) = (0.2, 10.0);
 /// Stands for the price of a migration where the policy sets next to none. Guest-seconds.
 const LEAST_PRICE: f64 = 10.0;
 /// Changes per unit and round: in each round the hosts are dealt anew.
 const PER_ROUND: u64 = 150;
 /// Rounds at most.
 const MOST_ROUNDS: u64 = 16;
-/// Of eight tries, so many amend moves that were made. The rest relocates a unit or exchanges two.
-const AMENDMENTS: usize = 6;
+/// Of sixteen tries, so many amend moves that were made. The rest relocates a unit or exchanges two.
+const AMENDMENTS: usize = 15;
 /// Of four hosts, so many are not chosen by their slopes.
 const ANYWHERE: usize = 2;
 
@@ -240,7 +240,7 @@ impl<'g, 's, 'm, 'a> Group<'g, 's, 'm, 'a> {
     }
 
     fn try_once(&mut self) {
-        if self.rng.below(8) < AMENDMENTS {
+        if self.rng.below(16) < AMENDMENTS {
             return self.amend();
         }
         let (from, to) = (self.source(), self.target());
