@@ -7,6 +7,15 @@ use std::path::Path;
 use evenkeel_fleets::case::Key;
 use evenkeel_fleets::quality::{Comparison, Known, missed, read, summary};
 
+/// Fleets whose plans stay more than 10 % above the best known, which an exact solver found for a few hosts at a time:
+/// annealing single moves and exchanges does not get there, however long (docs/reference/planner-quality.md).
+const UNREACHED: [&str; 4] = [
+    "new_empty_hosts-10-3-spread: ",
+    "maintenance-10-1-spread: ",
+    "maintenance-10-2-spread: ",
+    "maintenance-10-3-spread: ",
+];
+
 #[test]
 fn plans_are_as_close_to_the_optimum_as_the_goals_demand() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("bounds.json");
@@ -19,9 +28,8 @@ fn plans_are_as_close_to_the_optimum_as_the_goals_demand() {
     assert!(comparisons.len() >= 84, "only {}", comparisons.len());
     println!("{}", summary(&comparisons));
     let mut missed = missed(&comparisons);
-    // Not reached yet under spread, where the loss that is left is little beside the price of the moves:
-    // docs/reference/planner-quality.md names the fleets.
-    missed.retain(|goal| !(goal.contains("-spread: ") && goal.contains("above the best known")));
+    let unreached = |goal: &String| UNREACHED.iter().any(|key| goal.starts_with(key));
+    missed.retain(|goal| !(unreached(goal) && goal.contains("above the best known")));
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
