@@ -80,6 +80,56 @@ fn a_circle_is_broken_by_a_detour() {
 }
 
 #[test]
+fn chains_bring_nobody_back_where_it_left_lately() {
+    let until = "1970-01-01T05:00:00Z".parse().unwrap();
+    let mut steps = 0;
+    for seed in 1..20 {
+        let mut snapshot = tight(seed, 10, 95);
+        let mut dice = Dice(seed);
+        for guest in &mut snapshot.guests {
+            let left = (0..10).filter(|_| dice.below(2) == 0);
+            guest.left_lately = left.map(|h| (format!("h{h:02}"), until)).collect();
+        }
+        let found = plan_and_judge(&snapshot, &Policy::default());
+        steps += found.steps.len();
+        for step in &found.steps {
+            let guest = snapshot.guests.iter().find(|g| g.name == step.guest);
+            let left = guest.unwrap().left_lately.contains_key(&step.to);
+            assert!(!left, "seed {seed}: {step:?}");
+        }
+    }
+    assert!(steps > 100, "only {steps} steps");
+}
+
+#[test]
+fn no_detour_for_gain_leads_over_a_host_that_was_left_lately() {
+    let hosts = vec![
+        host("h1", 4.0, 1000),
+        host("h2", 4.0, 1000),
+        host("h3", 0.1, 1000),
+    ];
+    let mut guests = vec![
+        guest("heavy", "h1", 3.5, 200),
+        guest("a", "h1", 2.0, 800),
+        guest("b", "h2", 0.1, 800),
+    ];
+    guests[0].movable = false;
+    let mut snapshot = fleet(hosts, guests);
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    assert!(
+        found.steps.iter().any(|step| step.to == "h3"),
+        "{}",
+        found.to_json()
+    );
+    let until = "1970-01-01T05:00:00Z".parse().unwrap();
+    for guest in &mut snapshot.guests {
+        guest.left_lately.insert("h3".into(), until);
+    }
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    assert_eq!(found.steps, vec![]);
+}
+
+#[test]
 fn spread_evens_utilisation_out_where_contention_sees_no_loss() {
     let hosts = || vec![host("h1", 16.0, 65_536), host("h2", 16.0, 65_536)];
     let guests: Vec<_> = (0..8)

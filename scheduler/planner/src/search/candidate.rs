@@ -73,12 +73,12 @@ impl State<'_, '_> {
         self.block(unit, to).or_else(away)
     }
 
-    /// Whether a unit left this host so lately that it does not return for gain. What must move may go anywhere.
+    /// Whether a unit left this host so lately that it does not return for gain. What is drained may go anywhere.
     pub(crate) fn stays_away(&self, unit: usize, to: usize) -> bool {
         let (u, model) = (&self.units[unit], self.model);
         let left = |&g: &usize| model.guests[g].left_lately.contains(&to);
         let draining = || model.hosts[u.home].data.state == HostState::Draining;
-        u.guests.iter().any(left) && to != u.home && u.forced.is_none() && !draining()
+        u.guests.iter().any(left) && to != u.home && !draining()
     }
 
     /// Whether a unit that went away could be back at its home, be that open or not.
