@@ -88,6 +88,17 @@ impl Offer {
     fn key(&self) -> (u64, usize) {
         (u64::MAX - order_key(self.score), self.host)
     }
+
+    /// Whether nothing has happened since that it depends on: at its own two hosts, or anywhere if a rule about its unit
+    /// looks at several hosts at once.
+    fn is_fresh(&self, state: &State<'_, '_>) -> bool {
+        let same = |host: usize| state.changed[host] <= self.moves;
+        if state.units[self.unit].reaches_far {
+            self.moves == state.moves
+        } else {
+            same(self.host) && same(self.to)
+        }
+    }
 }
 
 /// Moves that pay, of the whole fleet's the best one first: it may spare those that bring less. Each host offers
@@ -105,9 +116,7 @@ fn moves(state: &mut State<'_, '_>) {
             if state.exhausted() {
                 return;
             }
-            let fresh =
-                state.changed[offer.host] <= offer.moves && state.changed[offer.to] <= offer.moves;
-            if fresh {
+            if offer.is_fresh(state) {
                 state.apply(offer.unit, offer.to);
             }
             renew(state, offer.host, &mut offers);
