@@ -10,7 +10,8 @@
 //!   until its over-provision is that of the last hour's maximum. What then covers more sees better where peaks
 //!   will be;
 //! - *unrest foreseen*: how much of the mean square by which the hour's samples miss the forecast mean, and which is what
-//!   hosts lose by, the forecast's variance tells.
+//!   hosts lose by, the forecast's variance tells;
+//! - *samples*: how many independent ones would know the hour's mean as well, by the forecast's variance.
 //!
 //! Recorded samples are whole per cents: a peak that equals the bound is as likely above it as below. So coverage
 //! is given twice, with such ties as covered and with half of them. A missing sample is judged by nobody and
@@ -107,6 +108,9 @@ pub struct Score {
     /// Of the variation of squared misses, what the forecast variance explains, per cent: 100 is all of it, 0 no better
     /// than one number for all guests and moments, less is worse than that.
     pub unrest: f64,
+    /// Forecast variance over the mean square by which the forecast mean misses the hour's: as many independent samples
+    /// know a mean as well.
+    pub samples: f64,
 }
 
 /// Judges the plain rules and, last, the estimator on the guests of a trace that `take` picks by their place
@@ -146,12 +150,12 @@ pub fn judge(trace: &Trace, take: impl Fn(usize) -> bool) -> Vec<Score> {
 pub fn table(scores: &[Score]) -> String {
     let mut text = String::from(
         "| rule | error, sample in 1 h | error, next hour's mean | bias | covers, own bound | over-provision | \
-         covers at equal over-provision | same, ties by half | deviations for that | unrest foreseen |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+         covers at equal over-provision | same, ties by half | deviations for that | unrest foreseen | samples |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for s in scores {
         text += &format!(
-            "| {} | {:.2} | {:.2} | {:+.2} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} | {:.0} |\n",
+            "| {} | {:.2} | {:.2} | {:+.2} | {:.1} | {:.2} | {:.1} | {:.1} | {:.2} | {:.0} | {:.1} |\n",
             s.rule,
             s.sample_error,
             s.mean_error,
@@ -162,6 +166,7 @@ pub fn table(scores: &[Score]) -> String {
             s.equal_coverage.half_ties,
             s.equal_deviations,
             s.unrest,
+            s.samples,
         );
     }
     text
@@ -312,7 +317,19 @@ fn score(rule: Rule, truth: &[Truth], forecasts: &[Forecast], yardstick: f64) ->
         equal_coverage: coverage(truth, forecasts, equal),
         equal_deviations: equal,
         unrest: 100.0 * unrest(truth, forecasts),
+        samples: samples(truth, forecasts),
     }
+}
+
+/// Independent samples that would know the hour's mean as well as the forecast does.
+fn samples(truth: &[Truth], forecasts: &[Forecast]) -> f64 {
+    let missed = truth
+        .iter()
+        .zip(forecasts)
+        .map(|(t, f)| (t.mean - f.mean).powi(2));
+    let variance = average(forecasts.iter().map(|f| f.deviation * f.deviation));
+    let missed = average(missed);
+    if missed > 0.0 { variance / missed } else { 0.0 }
 }
 
 /// Share of the variation of squared misses that the forecast variance explains (coefficient of determination).
