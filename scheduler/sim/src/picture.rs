@@ -14,6 +14,10 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 940.0;
 const LOSS: (f64, f64) = (60.0, 330.0);
 const MOVES: (f64, f64) = (370.0, 455.0);
+/// Where the legend begins, and what an entry takes beside its words, of which a character takes so much.
+const LEGEND: (f64, f64) = (LEFT, 37.0);
+const KEY_WIDTH: f64 = 40.0;
+const CHARACTER_WIDTH: f64 = 6.6;
 /// Below this loss, guest-seconds per second, the logarithmic axis ends.
 const LEAST: f64 = 0.01;
 
@@ -50,16 +54,22 @@ impl Report {
         text(out, (LEFT, 20.0), "start", &title)?;
         let axes = Axes::of(self);
         axes.draw(out)?;
-        for (at, row) in self.strategies.iter().enumerate() {
+        let mut key = LEGEND;
+        for row in &self.strategies {
             axes.curve(out, row)?;
-            let x = LEFT + 178.0 * count(at);
-            let hue = colour(row.strategy);
+            let words = format!("{}: {:.0}", row.strategy.as_str(), row.lost_guest_seconds);
+            let width = KEY_WIDTH + CHARACTER_WIDTH * count(words.len());
+            if key.0 + width > RIGHT {
+                key = (LEGEND.0, key.1 + 15.0);
+            }
+            let ((x, y), hue) = (key, colour(row.strategy));
             writeln!(
                 out,
-                "<rect x=\"{x}\" y=\"32\" width=\"18\" height=\"4\" fill=\"{hue}\"/>"
+                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"4\" fill=\"{hue}\"/>",
+                y - 6.0
             )?;
-            let words = format!("{}: {:.0}", row.strategy.as_str(), row.lost_guest_seconds);
-            text(out, (x + 24.0, 38.0), "start", &words)?;
+            text(out, (x + 24.0, y), "start", &words)?;
+            key.0 += width;
         }
         if let Some(row) = self.row(Strategy::Evenkeel) {
             axes.bars(out, &row.history)?;
@@ -238,9 +248,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_picture_has_a_curve_per_strategy_and_stays_within_its_frame() {
-        let report = Report {
+    fn report(strategies: Vec<Row>) -> Report {
+        Report {
             schema: SCHEMA,
             seed: 1,
             duration_seconds: 7200.0,
@@ -249,11 +258,16 @@ mod tests {
             mean_cpu_utilisation: 0.5,
             peak_cpu_utilisation: 0.5,
             notes: vec![],
-            strategies: vec![
-                row(Strategy::DoNothing, &[0.0, 5.0, 99.0, 1e-9], 0),
-                row(Strategy::Evenkeel, &[0.0, 1.0, 0.0, 0.0], 2),
-            ],
-        };
+            strategies,
+        }
+    }
+
+    #[test]
+    fn a_picture_has_a_curve_per_strategy_and_stays_within_its_frame() {
+        let report = report(vec![
+            row(Strategy::DoNothing, &[0.0, 5.0, 99.0, 1e-9], 0),
+            row(Strategy::Evenkeel, &[0.0, 1.0, 0.0, 0.0], 2),
+        ]);
         let svg = report.to_svg();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<polyline").count(), 2);
@@ -272,5 +286,39 @@ mod tests {
                 assert!((LOSS.0..=LOSS.1).contains(&y.parse().unwrap()), "{point}");
             }
         }
+    }
+
+    #[test]
+    fn entries_of_the_legend_do_not_overlap_and_stay_inside() {
+        let mut report = report(Strategy::ALL.map(|s| row(s, &[1.0], 0)).to_vec());
+        for row in &mut report.strategies {
+            row.lost_guest_seconds = 123_456_789.0;
+        }
+        let svg = report.to_svg();
+        let number = |line: &str, name: &str| -> f64 {
+            let after = line.split(&format!(" {name}=\"")).nth(1).unwrap();
+            after.split('"').next().unwrap().parse().unwrap()
+        };
+        let entries = svg.lines().filter(|line| line.contains(": 123456789<"));
+        let entries: Vec<(f64, f64, f64)> = entries
+            .map(|line| {
+                let words = line.split('>').nth(1).unwrap().split('<').next().unwrap();
+                let x = number(line, "x");
+                (
+                    number(line, "y"),
+                    x,
+                    x + CHARACTER_WIDTH * count(words.len()),
+                )
+            })
+            .collect();
+        assert_eq!(entries.len(), report.strategies.len());
+        for pair in entries.windows(2) {
+            let ((row, _, end), (next_row, start, _)) = (pair[0], pair[1]);
+            assert!(next_row > row || start > end, "{entries:?}");
+        }
+        assert!(
+            entries.iter().all(|e| e.0 < LOSS.0 && e.2 <= RIGHT),
+            "{entries:?}"
+        );
     }
 }
