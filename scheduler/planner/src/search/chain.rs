@@ -152,17 +152,14 @@ struct Bar {
 }
 
 /// The hosts that could take a unit, cheapest first, the two ends of the chain left out.
-fn refuges_of(state: &State<'_, '_>, ejected: usize, from: usize, aim: Aim) -> Vec<usize> {
+/// Whoever only makes room, be it for what must move, rests and stays away as for gain.
+fn refuges_of(state: &State<'_, '_>, ejected: usize, from: usize) -> Vec<usize> {
     let host = state.at[ejected];
-    let blocked = |to: usize| match aim {
-        Aim::Gain => state.block_for_gain(ejected, to),
-        Aim::Room => state.block(ejected, to),
-    };
     state
         .targets
         .iter()
         .map(|&(_, t)| t)
-        .filter(|&t| t != host && t != from && blocked(t).is_none())
+        .filter(|&t| t != host && t != from && state.block_for_gain(ejected, t).is_none())
         .take(SECOND_TARGETS)
         .collect()
 }
@@ -197,7 +194,7 @@ fn best_refuge(
     }
     let refuges = refuges
         .entry(ejected)
-        .or_insert_with(|| refuges_of(state, ejected, from, aim));
+        .or_insert_with(|| refuges_of(state, ejected, from));
     let mut best: Option<Chain> = None;
     for &refuge in refuges.iter() {
         state.evaluations += 1;
