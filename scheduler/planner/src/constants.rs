@@ -37,8 +37,8 @@ pub const CALIBRATION_RANGE: (f64, f64) = (0.5, 2.0);
 
 /// Independent samples behind a demand estimate: the standard error of a guest's mean demand is its deviation over the
 /// root of this. Recorded load gives 6 (PlanetLab) and 2 (Bitbrains), by the estimator's judge. Lower: fewer moves, and what
-/// pays is left undone; higher: moves follow what passes by itself. Of 6, 10 and 30, this lost least in simulated
-/// weeks of recorded load, the moves at their price (docs/simulator.md).
+/// pays is left undone; higher: moves follow what passes by itself. Of 5, 10 and 30, this lost least in simulated
+/// weeks at 20 cores a host, the moves at their price (`cargo run -p evenkeel-sim --example stability`).
 pub const SAMPLES: f64 = 10.0;
 
 /// A gain must exceed this many standard errors of its own estimate.

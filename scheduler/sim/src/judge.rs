@@ -1,7 +1,7 @@
 //! The estimator's judgement: how far off it is on recorded load, beside plain rules, an hour ahead.
 //!
 //! At every sample of every guest, each rule says what the guest will use over the next hour, knowing only what
-//! was before. Four measures, all but the last in per cent of the guest's capacity, over all guests and moments:
+//! was before. Five measures, the first three in per cent of the guest's capacity, over all guests and moments:
 //!
 //! - *error*: mean absolute distance from the sample one hour later, and from the mean of that hour;
 //! - *coverage*: how often the hour's peak is at most the rule's bound, and the *over-provision* that takes: bound

@@ -8,7 +8,7 @@ use evenkeel_fleets::case::Key;
 use evenkeel_fleets::quality::{Comparison, Known, missed, read, summary};
 
 /// Fleets whose plans stay more than 10 % above the best known, which an exact solver found for a few hosts at a time:
-/// annealing single moves and exchanges does not get there, however long (docs/reference/planner-quality.md).
+/// annealing single moves and exchanges does not get there in ten times as many tries (docs/reference/planner-quality.md).
 const UNREACHED: [&str; 4] = [
     "new_empty_hosts-10-3-spread: ",
     "maintenance-10-1-spread: ",
