@@ -70,6 +70,7 @@ fn facts_from(state: &v1::MigrationState) -> Result<CopyFacts, BadField> {
         "" => None,
         "cancelled" => Some(AbortCause::Cancelled),
         "deadline" => Some(AbortCause::Deadline),
+        "not_converging" => Some(AbortCause::NotConverging),
         other => return Err(bad_field("MigrationState", "abort", other)),
     };
     let call = match state.call.as_str() {
@@ -87,6 +88,7 @@ fn with_facts(state: &mut v1::MigrationState, facts: CopyFacts) {
         None => "",
         Some(AbortCause::Cancelled) => "cancelled",
         Some(AbortCause::Deadline) => "deadline",
+        Some(AbortCause::NotConverging) => "not_converging",
     }
     .to_owned();
     state.call = match facts.call {
@@ -185,6 +187,7 @@ mod tests {
             None,
             Some(AbortCause::Cancelled),
             Some(AbortCause::Deadline),
+            Some(AbortCause::NotConverging),
         ] {
             for call in [
                 None,

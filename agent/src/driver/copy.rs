@@ -91,9 +91,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             guest: self.order.guest.clone(),
             peer_uri,
             migration_uri,
-            downtime_limit: self.order.downtime_limit,
-            bandwidth_limit_mib_s: self.order.bandwidth_limit_mib_s,
-            auto_converge: self.order.auto_converge,
+            downtime_limit: self.order.options.downtime_limit,
+            bandwidth_limit_mib_s: self.order.options.bandwidth_limit_mib_s,
+            auto_converge: self.order.options.auto_converge,
         }
     }
 
@@ -287,6 +287,11 @@ pub(super) fn is_ours(job: &JobProgress, over_ms: Option<i64>) -> bool {
 
 /// Looks whether the guest may leave; answers with its definition.
 async fn check_here<H: Hypervisor>(calls: &Calls<H>, order: &Order) -> Result<String, Refused> {
+    let options = &order.options;
+    if options.kind != v1::MoveKind::Live || options.disks != v1::DiskCopy::None {
+        let detail = "only live moves without local disks are carried out".to_owned();
+        return Err((Refusal::Unsupported, detail));
+    }
     let guest = order.guest.clone();
     let look = calls.call(move |h| {
         let presence = h.presence(&guest)?.0;

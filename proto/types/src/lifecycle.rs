@@ -33,6 +33,8 @@ pub enum AbortCause {
     Cancelled,
     /// The order's deadline passed.
     Deadline,
+    /// The copy does not converge, and nothing more may be done about it.
+    NotConverging,
 }
 
 /// How libvirt's migrate call came back. Evidence for the reason, never for the place.
@@ -157,6 +159,8 @@ pub enum Event {
     CancelRequested,
     /// The order's deadline is over.
     DeadlinePassed,
+    /// The copy makes no headway, and all that may be done about it was done.
+    WillNotConverge,
     /// libvirt paused the source for the hand-over.
     SwitchoverSeen,
     /// libvirt's migrate call came back.
@@ -241,6 +245,7 @@ fn step_ordered(event: Event) -> (MigrationState, Vec<Command>) {
         Event::CancelRequested => (Ended(Outcome::Cancelled), vec![]),
         Event::DeadlinePassed => (Ended(Outcome::Refused(Refusal::DeadlinePassed)), vec![]),
         Event::Prepared
+        | Event::WillNotConverge
         | Event::SwitchoverSeen
         | Event::CallReturned(_)
         | Event::Adopted { .. }
@@ -264,6 +269,7 @@ fn step_preparing(event: Event) -> (MigrationState, Vec<Command>) {
             guest: Whereabouts::Source,
         }),
         Event::Admitted
+        | Event::WillNotConverge
         | Event::SwitchoverSeen
         | Event::CallReturned(_)
         | Event::Asked(_)
@@ -278,6 +284,7 @@ fn step_running(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>
     match event {
         Event::CancelRequested => abort(AbortCause::Cancelled),
         Event::DeadlinePassed => abort(AbortCause::Deadline),
+        Event::WillNotConverge => abort(AbortCause::NotConverging),
         // Of a job that outlived its call nobody but the hosts says more.
         Event::SwitchoverSeen => {
             let ask = facts.call.map(|_| Command::AskBothHosts);
@@ -351,9 +358,12 @@ fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Comman
         Event::JobSeen | Event::Adopted { .. } => (Switching(facts), vec![Command::AskBothHosts]),
         Event::Asked(place) => settle(facts, place, Switching(facts)),
         Event::GaveUp => gave_up(facts),
-        Event::Admitted | Event::Refused(_) | Event::Prepared | Event::SwitchoverSeen => {
-            (Switching(facts), vec![])
-        }
+        // It has converged after all.
+        Event::WillNotConverge
+        | Event::Admitted
+        | Event::Refused(_)
+        | Event::Prepared
+        | Event::SwitchoverSeen => (Switching(facts), vec![]),
     }
 }
 
@@ -388,6 +398,7 @@ fn step_unknown(
         Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
+        | Event::WillNotConverge
         | Event::SwitchoverSeen
         | Event::GaveUp => (unknown(facts), vec![]),
     }
@@ -425,6 +436,7 @@ fn settle(
         Whereabouts::Source => match facts.abort {
             Some(AbortCause::Cancelled) => end(Outcome::Cancelled),
             Some(AbortCause::Deadline) => failed(FailureReason::Deadline),
+            Some(AbortCause::NotConverging) => failed(FailureReason::NotConverging),
             None => failed(FailureReason::Libvirt),
         },
         Whereabouts::Nowhere => failed(FailureReason::GuestDied),

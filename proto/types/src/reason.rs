@@ -91,6 +91,12 @@ reasons! {
         MissingNetwork = "missing_network",
         /// A disk's source is not reachable at the target.
         MissingStorage = "missing_storage",
+        /// The target has too little room for the disks that are to be copied.
+        NoDiskSpace = "no_disk_space",
+        /// A disk that the guest writes to is written to by another guest at the target, or stands there already.
+        DiskInUse = "disk_in_use",
+        /// The target's QEMU or libvirt is older than the source's.
+        OlderVersion = "older_version",
         /// A guest of that name or UUID is at the target already.
         NameClash = "name_clash",
         /// The host takes no more migrations now.
@@ -109,6 +115,10 @@ reasons! {
         Libvirt = "libvirt",
         /// The deadline passed and the copy was aborted.
         Deadline = "deadline",
+        /// The copy would not converge, the longest pause allowed, and was aborted.
+        NotConverging = "not_converging",
+        /// An operator said where the guest is, for its hosts did not.
+        Resolved = "resolved",
         /// The agent was gone before the copy began; nothing had happened.
         Interrupted = "interrupted",
         /// The guest runs on neither host: its QEMU or its host died.

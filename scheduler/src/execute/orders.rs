@@ -50,6 +50,7 @@ pub fn order_for(
         downtime_limit_ms: whole_ms(policy.migration.downtime_limit),
         bandwidth_limit_mib_s: whole(policy.migration.bandwidth_limit_mib_s),
         auto_converge: policy.migration.auto_converge,
+        ..v1::MoveOptions::default()
     };
     let why = if cause.reason.is_empty() {
         step.why.clone()

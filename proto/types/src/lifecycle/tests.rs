@@ -289,6 +289,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Prepared),
         Just(Event::CancelRequested),
         Just(Event::DeadlinePassed),
+        Just(Event::WillNotConverge),
         Just(Event::SwitchoverSeen),
         call.prop_map(Event::CallReturned),
         any::<bool>().prop_map(|job_running| Event::Adopted { job_running }),
