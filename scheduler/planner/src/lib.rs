@@ -39,7 +39,7 @@ pub use model::ShutOffGuests;
 pub use place::{place_one, rule_faults};
 pub use plan::{BlockReason, Blocked, HostChange, Plan, Step, StepReason};
 pub use planning::{Options, plan};
-pub use policy::{Mode, Policy, PolicyError, Strategy, Strength};
+pub use policy::{Limits, Mode, Policy, PolicyError, Strategy, Strength};
 pub use search::Purpose;
 pub use snapshot::{
     Guest, GuestState, Host, HostState, InFlight, Pressure, Snapshot, SnapshotError,

@@ -100,6 +100,12 @@ pub(crate) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
+    /// The limited links that a migration takes.
+    pub(crate) fn links(&self, from: usize, to: usize) -> impl Iterator<Item = &'a str> {
+        let labels = |host: usize| &self.hosts[host].data.labels;
+        self.policy.limits.links(labels(from), labels(to))
+    }
+
     /// Indexes a validated snapshot.
     pub(crate) fn new(snapshot: &'a Snapshot, policy: &'a Policy, shut_off: ShutOffGuests) -> Self {
         let mut hosts: Vec<&Host> = snapshot.hosts.iter().collect();

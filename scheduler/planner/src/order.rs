@@ -9,6 +9,8 @@
 //! Guests that a must-affinity holds together move in one wave, or in adjacent ones where the limits of
 //! migrations at a time do not allow that.
 
+use std::collections::BTreeMap;
+
 use crate::model::{Held, Model};
 use crate::num::index;
 use crate::search::State;
@@ -151,18 +153,14 @@ struct Yard<'s, 'm, 'a> {
     wave: u32,
     wave_start: usize,
     per_host: Vec<usize>,
+    per_link: BTreeMap<&'a str, usize>,
     in_cluster: usize,
 }
 
 impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
     fn new(state: &'s State<'m, 'a>, at: Vec<usize>) -> Self {
         let model = state.model;
-        let mut per_host = vec![0; model.hosts.len()];
-        for flight in &model.flights {
-            per_host[flight.from] += 1;
-            per_host[flight.to] += 1;
-        }
-        Self {
+        let mut yard = Self {
             state,
             at,
             held: (0..model.hosts.len()).map(|h| state.held(h)).collect(),
@@ -170,9 +168,14 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
             legs: Vec::new(),
             wave: 1,
             wave_start: 0,
-            per_host,
-            in_cluster: model.flights.len(),
+            per_host: vec![0; model.hosts.len()],
+            per_link: BTreeMap::new(),
+            in_cluster: 0,
+        };
+        for flight in &model.flights {
+            yard.count(flight.from, flight.to, true);
         }
+        yard
     }
 
     fn model(&self) -> &'m Model<'a> {
@@ -271,12 +274,20 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         self.per_host[from] = step(self.per_host[from]);
         self.per_host[to] = step(self.per_host[to]);
         self.in_cluster = step(self.in_cluster);
+        for link in self.model().links(from, to) {
+            let taken = self.per_link.entry(link).or_default();
+            *taken = step(*taken);
+        }
     }
 
     fn within_limits(&self, from: usize, to: usize) -> bool {
         let limits = &self.model().policy.limits;
         let per_host = index(limits.migrations_per_host);
-        self.per_host[from] < per_host
+        let taken = |link| self.per_link.get(link).copied().unwrap_or(0);
+        let per_link = index(limits.migrations_per_link);
+        let mut links = self.model().links(from, to);
+        links.all(|link| taken(link) < per_link)
+            && self.per_host[from] < per_host
             && self.per_host[to] < per_host
             && self.in_cluster < index(limits.migrations_per_cluster)
     }
@@ -334,6 +345,7 @@ impl<'s, 'm, 'a> Yard<'s, 'm, 'a> {
         }
         // Migrations that ran already are taken to be over after the first wave; their memory is not.
         self.per_host.iter_mut().for_each(|n| *n = 0);
+        self.per_link.clear();
         self.in_cluster = 0;
         self.wave_start = self.legs.len();
         self.wave += 1;

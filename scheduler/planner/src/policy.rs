@@ -14,6 +14,7 @@ mod reader;
 mod syntax;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,11 @@ pub struct Limits {
     pub migrations_per_host: u32,
     /// Migrations in the cluster at a time.
     pub migrations_per_cluster: u32,
+    /// Migrations over one link at a time; 0 means no limit. A link is what joins the hosts with one value of
+    /// `link_label` to all others, such as the uplink of a rack: a migration between two racks takes both uplinks.
+    pub migrations_per_link: u32,
+    /// The host label whose values share a link. Hosts without it take none.
+    pub link_label: String,
     /// Allocated over physical memory of a host that is never exceeded.
     pub memory_overcommit: f64,
     /// Fraction of a host's memory that working sets should leave free; memory loss starts above it.
@@ -143,6 +149,25 @@ pub struct Limits {
     pub max_guests_per_host: u32,
     /// Memory is kept free for the guests of that many hosts, so that they can be restarted.
     pub reserve_host_failures: u32,
+}
+
+impl Limits {
+    /// The limited links that a migration takes, by the labels of its hosts: those of both places, unless it stays
+    /// within one.
+    pub fn links<'a>(
+        &self,
+        from: &'a BTreeMap<String, String>,
+        to: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a str> {
+        let place = |labels: &'a BTreeMap<String, String>| {
+            let limited = self.migrations_per_link > 0;
+            labels.get(&self.link_label).filter(|_| limited)
+        };
+        let (from, to) = (place(from), place(to));
+        let leaves = from != to;
+        let both = [from, to].into_iter().flatten();
+        both.filter(move |_| leaves).map(String::as_str)
+    }
 }
 
 /// Times of the control loop.
@@ -279,6 +304,8 @@ impl Default for Policy {
             limits: Limits {
                 migrations_per_host: 2,
                 migrations_per_cluster: 8,
+                migrations_per_link: 0,
+                link_label: "rack".to_owned(),
                 memory_overcommit: 1.0,
                 memory_headroom: 0.05,
                 max_guests_per_host: 0,

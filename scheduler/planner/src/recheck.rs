@@ -190,6 +190,21 @@ fn within_limits(model: &Model<'_>, starting: &[Flight]) -> Result<(), NotNow> {
             ));
         }
     }
+    let links = |f: &Flight| model.links(f.from, f.to).collect::<Vec<_>>();
+    for link in starting.iter().flat_map(links) {
+        let takes = |f: &&Flight| links(f).contains(&link);
+        let running = model.flights.iter().filter(takes).count();
+        let wanted = starting.iter().filter(takes).count();
+        if running + wanted > index(limits.migrations_per_link) {
+            return Err(not_now(
+                BlockReason::MigrationLimit,
+                format!(
+                    "the link of {} {link} has {running} running",
+                    limits.link_label
+                ),
+            ));
+        }
+    }
     let running = model.flights.len();
     if running + starting.len() > index(limits.migrations_per_cluster) {
         return Err(not_now(

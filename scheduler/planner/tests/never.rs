@@ -128,6 +128,7 @@ fn sent(policy: &str, guests: &[&str]) -> Vec<String> {
     );
     for host in &mut snapshot.hosts {
         host.labels.insert("room".into(), "r1".into());
+        host.labels.insert("rack".into(), host.name.clone());
     }
     let lenient = Policy::default();
     let (mut by_hand, _) = plan(&snapshot, &lenient, &Options::default());
@@ -147,6 +148,8 @@ fn the_referee_sees_each_kind_of_breach() {
     assert_eq!(sent("", both), Vec::<String>::new());
     assert_eq!(sent(&affinity, both), Vec::<String>::new());
     assert_eq!(sent(&apart, one), Vec::<String>::new());
+    let within_a_place = "[limits]\nmigrations_per_link = 1\nlink_label = \"room\"";
+    assert_eq!(sent(within_a_place, both), Vec::<String>::new());
     let over = format!("{apart}over = \"room\"");
     assert_eq!(
         sent(&over, both),
@@ -169,6 +172,11 @@ fn the_referee_sees_each_kind_of_breach() {
             "[limits]\nmigrations_per_host = 1\nmigrations_per_cluster = 1",
             both,
             "wave 1: 2 migrations",
+        ),
+        (
+            "[limits]\nmigrations_per_link = 1",
+            both,
+            "wave 1: 2 over the link of a",
         ),
         (
             "[limits]\nreserve_host_failures = 1",

@@ -14,6 +14,8 @@ aggressiveness = 4
 [limits]
 migrations_per_host = 3
 migrations_per_cluster = 16
+migrations_per_link = 4
+link_label = "row"
 memory_overcommit = 1.5
 max_guests_per_host = 40
 reserve_host_failures = 1
@@ -60,6 +62,13 @@ fn every_key_is_read() {
         ),
         (3, 1)
     );
+    assert_eq!(
+        (
+            policy.limits.migrations_per_link,
+            policy.limits.link_label.as_str()
+        ),
+        (4, "row")
+    );
     assert_eq!(policy.control.cooldown, Duration::from_secs(5400));
     assert_eq!(policy.control.window, Duration::from_secs(300));
     assert!(!policy.migration.auto_converge);
@@ -79,7 +88,7 @@ fn every_key_is_read() {
     );
     assert_eq!(
         (policy.rules[1].strength, policy.rules[1].line),
-        (Strength::Must, 27)
+        (Strength::Must, 29)
     );
 }
 

@@ -365,7 +365,7 @@ impl Controller {
         }
         let step = place_one(snapshot, self.active.policy(), &guest.name, target)
             .map_err(|rejections| WriteError::Refused(explain(&guest.name, &rejections)))?;
-        Running::of(&self.fleet)
+        Running::of(&self.fleet, &self.active.policy().limits)
             .admits(self.active.policy(), &step.from, &step.to)
             .map_err(|limit| WriteError::Refused(limit.to_string()))?;
         let cause = Cause {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::{LastLook, Plan, Policy, Step, StepReason};
+use evenkeel_planner::{LastLook, Limits, Plan, Policy, Step, StepReason};
 use evenkeel_types::{MigrationState, Outcome};
 
 use super::{Assessment, Hold, millis};
@@ -142,7 +142,8 @@ fn start_what_may<'a>(
     steps: &[&'a Step],
     choice: &mut Choice,
 ) {
-    let mut running = Running::of(turn.situation.fleet);
+    let situation = turn.situation;
+    let mut running = Running::of(situation.fleet, &situation.policy.limits);
     let mut batches = look.batches(steps);
     // Room for a step of the same wave is made only if that one starts, which is known once it was judged.
     batches.sort_by_key(|batch| batch.iter().any(|step| turn.partners(step).count() > 0));
@@ -159,16 +160,16 @@ fn start_what_may<'a>(
 }
 
 /// What runs when all steps of a batch have started, or why none of them does.
-fn admit(
-    situation: Situation<'_>,
+fn admit<'a>(
+    situation: Situation<'a>,
     look: &mut LastLook<'_>,
-    running: &Running,
+    running: &Running<'a>,
     batch: &[&Step],
-) -> Result<Running, Postponed> {
+) -> Result<Running<'a>, Postponed> {
     let mut running = running.clone();
     for step in batch {
         running.admits(situation.policy, &step.from, &step.to)?;
-        running.add(&step.from, &step.to);
+        running.add(&situation.policy.limits, &step.from, &step.to);
     }
     look.admit(batch)
         .map_err(|not_now| Postponed::NotNow(not_now.to_string()))?;
@@ -317,23 +318,43 @@ fn last_move_ms(fleet: &Fleet, host: &str) -> Option<i64> {
 }
 
 /// Migrations that run, per host and in all.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Running {
+#[derive(Debug, Clone)]
+pub(crate) struct Running<'a> {
+    fleet: &'a Fleet,
     cluster: u32,
     hosts: BTreeMap<String, u32>,
+    links: BTreeMap<&'a str, u32>,
 }
 
-impl Running {
+impl<'a> Running<'a> {
     /// What runs now.
-    pub(crate) fn of(fleet: &Fleet) -> Self {
-        let mut load = Self::default();
+    pub(crate) fn of(fleet: &'a Fleet, limits: &Limits) -> Self {
+        let mut load = Self {
+            fleet,
+            cluster: 0,
+            hosts: BTreeMap::new(),
+            links: BTreeMap::new(),
+        };
         for order in fleet.open_migrations().values() {
-            load.add(order.source.as_str(), order.target.as_str());
+            load.add(limits, order.source.as_str(), order.target.as_str());
         }
         load
     }
 
-    fn add(&mut self, from: &str, to: &str) {
+    /// The limited links between two hosts; a host that is not known takes none.
+    fn links_between(&self, limits: &Limits, from: &str, to: &str) -> Vec<&'a str> {
+        let labels = |host: &str| {
+            let facts = self.fleet.hosts.get(&host.parse().ok()?)?;
+            Some(&facts.labels)
+        };
+        let both = labels(from).zip(labels(to));
+        both.map_or_else(Vec::new, |(from, to)| limits.links(from, to).collect())
+    }
+
+    fn add(&mut self, limits: &Limits, from: &str, to: &str) {
+        for link in self.links_between(limits, from, to) {
+            *self.links.entry(link).or_default() += 1;
+        }
         self.cluster += 1;
         for host in [from, to] {
             *self.hosts.entry(host.to_owned()).or_default() += 1;
@@ -354,6 +375,15 @@ impl Running {
             if self.hosts.get(host).copied().unwrap_or(0) >= limit {
                 return Err(Postponed::Limit {
                     of: host.to_owned(),
+                    limit,
+                });
+            }
+        }
+        let limit = policy.limits.migrations_per_link;
+        for link in self.links_between(&policy.limits, from, to) {
+            if self.links.get(link).copied().unwrap_or(0) >= limit {
+                return Err(Postponed::Limit {
+                    of: format!("the link of {} {link}", policy.limits.link_label),
                     limit,
                 });
             }

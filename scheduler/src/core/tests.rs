@@ -531,6 +531,27 @@ fn a_group_that_the_limits_leave_no_room_for_waits_as_one() {
 }
 
 #[test]
+fn no_more_migrations_start_over_a_link_than_it_takes() {
+    let mut bench = Bench::hot();
+    for (name, facts) in &mut bench.fleet.hosts {
+        facts.labels.insert("rack".to_owned(), name.to_string());
+    }
+    bench.pass(40);
+    let (plan, choice) = bench.choose();
+    assert!(choice.start.len() > 1, "{}", plan.to_json());
+    bench.rule("[limits]\nmigrations_per_link = 1\n");
+    let choice = bench.choose_from(&plan);
+    assert_eq!(choice.start.len(), 1);
+    let waits: Vec<String> = choice
+        .postponed
+        .iter()
+        .map(|(_, why)| why.to_string())
+        .collect();
+    let link = "the link of rack h1 runs 1 migrations already";
+    assert!(waits.iter().any(|why| why == link), "{waits:?}");
+}
+
+#[test]
 fn a_plan_that_would_break_something_is_a_hold() {
     let mut bench = Bench::hot();
     let assessment = bench.pass(40);

@@ -1,5 +1,7 @@
 //! One wave, all of its steps under way at the same time: the worst moment for every limit.
 
+use std::collections::BTreeMap;
+
 use super::{Fleet, Violation, ViolationKind};
 use crate::num::{floor_mib, from_count, from_mib, index, signed};
 use crate::plan::{Plan, Step};
@@ -182,21 +184,44 @@ impl Fleet<'_> {
 
     fn limits(&self, going: &[Going], first_wave: bool) -> Vec<Violation> {
         let mut per_host = vec![0_usize; self.hosts.len()];
+        let mut per_link: BTreeMap<&str, usize> = BTreeMap::new();
         let mut all = 0;
+        let limits = &self.policy.limits;
+        let place = |host: usize| {
+            let place = self.hosts[host].labels.get(&limits.link_label);
+            place.map(String::as_str)
+        };
+        let mut busiest_link = |from: usize, to: usize| {
+            let (from, to) = (place(from), place(to));
+            let taken = [from, to].into_iter().flatten().filter(|_| from != to);
+            taken
+                .map(|link| {
+                    let taken = per_link.entry(link).or_default();
+                    *taken += 1;
+                    *taken
+                })
+                .max()
+                .unwrap_or(0)
+        };
         if first_wave {
             for &(guest, from) in &self.flights {
                 per_host[from] += 1;
                 per_host[self.start[guest]] += 1;
+                busiest_link(from, self.start[guest]);
                 all += 1;
             }
         }
-        let limits = &self.policy.limits;
         let mut found = Vec::new();
         for g in going {
             per_host[g.from] += 1;
             per_host[g.to] += 1;
             all += 1;
             let most = per_host[g.from].max(per_host[g.to]);
+            let link = busiest_link(g.from, g.to);
+            if limits.migrations_per_link > 0 && link > index(limits.migrations_per_link) {
+                let detail = format!("{link} migrations at a link");
+                found.push(violation(g.step, ViolationKind::Limits, detail));
+            }
             if most > index(limits.migrations_per_host)
                 || all > index(limits.migrations_per_cluster)
             {

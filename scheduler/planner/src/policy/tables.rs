@@ -10,6 +10,8 @@ use super::{Control, Limits, Migration, Price, Rule, RuleKind, Selector, Strengt
 const LIMITS: &[&str] = &[
     "migrations_per_host",
     "migrations_per_cluster",
+    "migrations_per_link",
+    "link_label",
     "memory_overcommit",
     "memory_headroom",
     "max_guests_per_host",
@@ -55,6 +57,8 @@ pub(super) fn limits(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Limits) {
             "migrations_per_cluster" => {
                 r.count(value, 1..=100_000, &mut into.migrations_per_cluster)
             }
+            "migrations_per_link" => r.count(value, 0..=10_000, &mut into.migrations_per_link),
+            "link_label" => link_label(r, value, &mut into.link_label),
             "memory_overcommit" => r.number(value, 0.1..=10.0, &mut into.memory_overcommit),
             "memory_headroom" => r.number(value, 0.0..=0.9, &mut into.memory_headroom),
             "max_guests_per_host" => r.count(value, 0..=100_000, &mut into.max_guests_per_host),
@@ -72,6 +76,17 @@ pub(super) fn limits(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Limits) {
         let hint = "lower it, or raise migrations_per_cluster";
         r.warn(key.span(), message, hint);
     }
+}
+
+fn link_label(r: &mut Reader<'_>, value: &Value<'_>, into: &mut String) {
+    let hint = "name the host label whose values share a link: \"rack\"";
+    let Some(label) = r.string(value, "a host label", hint) else {
+        return;
+    };
+    if label.trim().is_empty() {
+        return r.fault(value.span(), "link_label is empty".to_owned(), hint);
+    }
+    *into = label;
 }
 
 pub(super) fn control(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Control) {

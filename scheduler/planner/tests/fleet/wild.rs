@@ -300,6 +300,9 @@ pub(crate) fn policy(seed: u64, snapshot: &Snapshot) -> Policy {
         dice.one(&["0.05", "0.0", "0.2"]),
         dice.one(&["1.0", "1.0", "1.25", "0.9"]),
     );
+    if dice.rarely(4) {
+        text += &format!("migrations_per_link = {}\n", 1 + dice.below(3));
+    }
     if dice.rarely(5) {
         text += &format!("max_guests_per_host = {}\n", 2 + dice.below(12));
     }

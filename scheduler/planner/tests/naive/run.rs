@@ -126,6 +126,7 @@ impl<'a> Run<'a> {
     /// Migrations at a time: all steps of the wave at once, beside those that ran before in the first.
     fn limits(&mut self, number: u32, steps: &[&Step]) {
         let mut at: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut links: BTreeMap<&str, u32> = BTreeMap::new();
         let mut all = 0;
         let flights = self.snapshot.in_flight.iter().filter(|_| number == 1);
         let flights = flights.map(|f| (f.from.as_str(), f.to.as_str(), false));
@@ -136,6 +137,21 @@ impl<'a> Run<'a> {
             all += 1;
             let limits = &self.policy.limits;
             let most = at[from].max(at[to]);
+            let rack = |name: &str| {
+                let host = self.snapshot.hosts.iter().find(|h| h.name == name);
+                host.and_then(|h| h.labels.get(&limits.link_label))
+            };
+            for link in [rack(from), rack(to)].into_iter().flatten() {
+                *links.entry(link).or_default() += u32::from(rack(from) != rack(to));
+                let limit = limits.migrations_per_link;
+                if starts && limit > 0 && rack(from) != rack(to) && links[link.as_str()] > limit {
+                    let what = format!(
+                        "wave {number}: {} over the link of {link}",
+                        links[link.as_str()]
+                    );
+                    self.faults.push(what);
+                }
+            }
             if starts && (all > limits.migrations_per_cluster || most > limits.migrations_per_host)
             {
                 let what = format!("wave {number}: {all} migrations, {most} at {from} or {to}");
