@@ -16,7 +16,7 @@ use evenkeel_types::{GuestId, MigrationState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::Driver;
+use crate::driver::{Closed, Driver};
 use crate::hypervisor::Hypervisor;
 use crate::journal::{Records, Stored, state_of};
 use crate::peer::Peers;
@@ -76,7 +76,11 @@ pub async fn look<H: Hypervisor, R: Records, P: Peers>(
     let (mut waiting, mut not_understood) = (0, Strange::default());
     for stored in driver.records.journals().await? {
         match understood(&stored.value) {
-            Ok((guest, _)) if driver.running.has(&guest) => {}
+            Ok((guest, _)) if driver.running.has(&guest) => {
+                if let Some(closed) = Closed::of(&stored.value) {
+                    driver.closed_elsewhere(&guest, &closed).await;
+                }
+            }
             Ok((_, Some((order, state)))) => {
                 let driver = Arc::clone(driver);
                 // Waits for the hypervisor: not here.

@@ -16,6 +16,15 @@ pub struct Prepared {
     pub migration_uri: Option<String>,
 }
 
+/// What a host has of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What it has.
+    pub presence: Presence,
+    /// Whether a definition stays there when it is shut off.
+    pub persistent: bool,
+}
+
 /// Other agents. [`grpc::GrpcPeers`] is the real one.
 pub trait Peers: Send + Sync + 'static {
     /// Asks the order's target to check and to reserve.
@@ -28,7 +37,8 @@ pub trait Peers: Send + Sync + 'static {
     /// Tells the order's target that nothing needs to be held any more; says whether it has heard.
     fn release(&self, order: &Order) -> impl Future<Output = bool> + Send;
 
-    /// Asks a host what it has of a guest.
+    /// Asks a host what it has of a guest. A host that is too old to say whether the guest is persistent there says
+    /// no.
     ///
     /// # Errors
     /// Why there is no answer, in words.
@@ -36,5 +46,5 @@ pub trait Peers: Send + Sync + 'static {
         &self,
         host: &HostName,
         guest: &GuestId,
-    ) -> impl Future<Output = Result<Presence, String>> + Send;
+    ) -> impl Future<Output = Result<Found, String>> + Send;
 }

@@ -4,18 +4,19 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use evenkeel_proto::convert;
 use evenkeel_proto::identity::{self, Identity, Role};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_server::AgentService;
-use evenkeel_types::{Epoch, GuestId, HostName, OrderId};
+use evenkeel_types::{Epoch, GuestId, HostName, OrderId, Presence};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::config::Libvirt;
-use crate::driver::{Driver, Updates, refused_update, state_of_update};
+use crate::driver::{Driver, Updates, Word, refused_update, state_of_update};
 use crate::hypervisor::Hypervisor;
 use crate::journal::Records;
 use crate::peer::Peers;
@@ -34,6 +35,8 @@ pub enum Method {
     Migrate,
     /// To a source: stop.
     Cancel,
+    /// To a source: close an unknown migration on an operator's word.
+    Resolve,
     /// What this host has of a guest.
     Inspect,
 }
@@ -44,7 +47,7 @@ impl Method {
     pub fn roles(self) -> &'static [Role] {
         match self {
             Self::Prepare | Self::Release => &[Role::Agent],
-            Self::Migrate | Self::Cancel => &[Role::Scheduler],
+            Self::Migrate | Self::Cancel | Self::Resolve => &[Role::Scheduler],
             Self::Inspect => &[Role::Scheduler, Role::Agent, Role::Operator],
         }
     }
@@ -242,6 +245,29 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         Ok(Response::new(v1::CancelReply { accepted, detail }))
     }
 
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveReply>, Status> {
+        let caller = permitted(Method::Resolve, &request)?;
+        let message = request.into_inner();
+        let guest: GuestId = message.guest_uuid.parse().map_err(|e| malformed(&e))?;
+        let order: OrderId = message.order_id.parse().map_err(|e| malformed(&e))?;
+        let word = Word {
+            place: convert::place(&message.place).map_err(|e| malformed(&e))?,
+            discard_source: message.discard_source,
+            by: message.by,
+        };
+        let leader = (message.leader_key.as_str(), Epoch(message.epoch));
+        let outcome = self.driver.resolve(&guest, &order, leader, &word).await;
+        tracing::warn!(%caller, %order, %guest, ?word, ?outcome, "an operator resolves");
+        let (accepted, detail) = match outcome {
+            Ok(said) => (true, said),
+            Err(detail) => (false, detail),
+        };
+        Ok(Response::new(v1::ResolveReply { accepted, detail }))
+    }
+
     async fn inspect(
         &self,
         request: Request<v1::InspectRequest>,
@@ -252,12 +278,21 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         if caller.role == Role::Agent {
             self.target.prolong(&guest, &agent_host(&caller)?);
         }
-        let answer = self.driver.calls.call(move |h| h.presence(&guest)).await;
-        let (presence, name) = answer.map_err(|e| Status::unavailable(e.to_string()))?;
+        let look = self.driver.calls.call(move |h| {
+            let (presence, name) = h.presence(&guest)?;
+            // It may go between the two looks: what is not there is not persistent.
+            let persistent =
+                presence != Presence::Absent && h.is_persistent(&guest).unwrap_or(false);
+            Ok((presence, name, persistent))
+        });
+        let answer = look.await;
+        let (presence, name, persistent) =
+            answer.map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(v1::InspectReply {
             host: self.host.to_string(),
             presence: presence.to_string(),
             name: name.unwrap_or_default(),
+            persistent,
         }))
     }
 }

@@ -2,7 +2,9 @@
 //! conversion from it can fail, and says which field is wrong.
 
 use evenkeel_types::lifecycle::{AbortCause, CallResult, CopyFacts};
-use evenkeel_types::{FailureReason, MigrationState, Outcome, Presence, Refusal, Whereabouts};
+use evenkeel_types::{
+    FailureReason, MigrationState, Outcome, Place, Presence, Refusal, Whereabouts,
+};
 
 use crate::v1;
 
@@ -63,6 +65,17 @@ fn whereabouts(text: &str) -> Result<Whereabouts, BadField> {
         .into_iter()
         .find(|w| w.as_str() == text)
         .ok_or_else(|| bad_field("MigrationState", "whereabouts", text))
+}
+
+/// Reads a place by its fixed name.
+///
+/// # Errors
+/// When the name is unknown.
+pub fn place(text: &str) -> Result<Place, BadField> {
+    Place::ALL
+        .into_iter()
+        .find(|place| place.whereabouts().as_str() == text)
+        .ok_or_else(|| bad_field("ResolveRequest", "place", text))
 }
 
 fn facts_from(state: &v1::MigrationState) -> Result<CopyFacts, BadField> {

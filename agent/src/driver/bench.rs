@@ -19,7 +19,7 @@ use crate::hypervisor::fake::{Ending, FakeHypervisor, FakeWorld, Script};
 use crate::journal::{
     JournalError, Leader, Records, Refused, Seen, Stored, confirm_leader, decide, standing,
 };
-use crate::peer::{Peers, Prepared};
+use crate::peer::{Found, Peers, Prepared};
 
 /// The key that leads in tests, and its epoch.
 pub(crate) const LEADER: &str = "/evenkeel/v1/test/scheduler/leader/1";
@@ -203,13 +203,18 @@ impl Peers for DirectPeers {
         true
     }
 
-    async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Presence, String> {
+    async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Found, String> {
         if self.away.load(Ordering::SeqCst) {
             return Err("away".into());
         }
-        let answer = self.world.host(host.as_str()).presence(guest);
+        let host = self.world.host(host.as_str());
+        let answer = host.presence(guest);
         let (presence, _) = answer.map_err(|e| e.to_string())?;
-        convert::presence(presence.as_str()).map_err(|e| e.to_string())
+        let presence = convert::presence(presence.as_str()).map_err(|e| e.to_string())?;
+        Ok(Found {
+            presence,
+            persistent: host.is_persistent(guest).unwrap_or(false),
+        })
     }
 }
 

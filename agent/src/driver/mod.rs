@@ -7,6 +7,7 @@
 //!  adopt ──────────── adopt ──▶  └─ Task: state ─step─▶ commands
 //!                                     copy:   prepare, start, follow, abort, poll
 //!                                     settle: ask both hosts until they agree
+//!                                     resolve: an operator's word; tidying up
 //!                                     write:  the journal, phases until etcd takes them
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod copy;
 mod figures;
+mod resolve;
 mod settle;
 mod task;
 mod write;
@@ -34,6 +36,8 @@ use evenkeel_types::{Epoch, Event, GuestId, HostName, MigrationState, OrderId, O
 use tokio::sync::{mpsc, watch};
 
 pub use figures::Figures;
+pub(crate) use resolve::Closed;
+pub use resolve::Word;
 
 use crate::calls::Calls;
 use crate::epoch::EpochFloor;

@@ -120,12 +120,16 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
 /// What an asking brought.
 #[derive(Debug)]
-struct Answer {
+pub(super) struct Answer {
     place: Whereabouts,
+    /// What source and target said; `None`: no answer.
+    pub(super) said: (Option<Presence>, Option<Presence>),
+    /// Whether libvirt has a migration job for it here, or did not say.
+    pub(super) has_job: bool,
     /// The job under which the guest still runs here, with nothing alive at the target.
     copies: Option<JobProgress>,
     /// For people.
-    words: String,
+    pub(super) words: String,
 }
 
 /// Asks both hosts; an answer that would close a migration whose call did not succeed must be given twice,
@@ -153,19 +157,23 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
 }
 
 /// Asks both hosts once. While libvirt still has a job for the guest nothing is settled.
-async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
+pub(super) async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
     driver: &Driver<H, R, P>,
     order: &Order,
 ) -> Answer {
     let guest = order.guest.clone();
     let here = driver.calls.call(move |h| h.presence(&guest));
-    let there = driver.peers.inspect(&order.target, &order.guest);
+    let there = async {
+        let found = driver.peers.inspect(&order.target, &order.guest).await;
+        found.map(|found| found.presence)
+    };
     let job = copy::job(&driver.calls, &order.guest);
     let (here, there, job) = tokio::join!(here, there, job);
     let here = here.map(|(presence, _)| presence);
     let answers = (here.as_ref().ok().copied(), there.as_ref().ok().copied());
     let judged = Whereabouts::judge(answers.0, answers.1);
-    let place = if judged != Whereabouts::Unanswered && !matches!(job, Ok(None)) {
+    let has_job = !matches!(job, Ok(None));
+    let place = if judged != Whereabouts::Unanswered && has_job {
         Whereabouts::Unsettled
     } else {
         judged
@@ -184,6 +192,8 @@ async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
     let only_here = alive(answers.0) && !alive(answers.1);
     Answer {
         place,
+        said: answers,
+        has_job,
         copies: job.ok().flatten().filter(|_| only_here),
         words,
     }

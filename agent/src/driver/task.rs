@@ -6,8 +6,8 @@ use std::time::Duration;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{CallResult, Command, Event, MigrationState, Outcome, Whereabouts};
-use tokio::sync::{broadcast, mpsc, watch};
+use evenkeel_types::{Command, Event, MigrationState, Outcome, Place, Whereabouts};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,8 @@ pub(super) enum Signal {
     Ready(Prepared),
     /// The running job's figures.
     Progress(JobProgress),
+    /// An operator says where the guest is; the answer says whether that has closed the migration.
+    Resolve(Place, String, oneshot::Sender<Result<(), String>>),
 }
 
 /// One migration under way.
@@ -152,6 +154,14 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
                 self.feed(Event::Prepared, String::new(), events).await;
             }
             Signal::Progress(progress) => self.note_progress(&progress),
+            Signal::Resolve(place, words, reply) => {
+                let may = self.may_resolve(place);
+                if may.is_ok() {
+                    self.feed(Event::Resolved(place), words, events).await;
+                }
+                // A caller that has gone away sees the journal.
+                drop(reply.send(may));
+            }
         }
     }
 
@@ -175,9 +185,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     /// Steps the machine; the new state is drafted before its commands are carried out.
     async fn feed(&mut self, event: Event, words: String, events: &mut Events) {
         if matches!(event, Event::CallReturned(_)) {
-            self.over.cancel();
-            self.over_ms.get_or_insert_with(unix_ms);
-            self.aborting = false;
+            self.note_return();
         }
         let (next, commands) = self.state.step(event);
         self.add_detail(words);
@@ -295,14 +303,10 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         }
     }
 
-    /// How libvirt's call came back, if it did.
-    pub(super) fn call(&self) -> Option<CallResult> {
-        copy::call_of(&self.state)
-    }
-
     /// Waits until etcd has the closed journal, then gives the guest's place back.
     async fn finish(mut self) {
         self.over.cancel();
+        self.tidy_up().await;
         let version = self.version;
         if self.written.wait_for(|v| *v >= version).await.is_err() {
             tracing::error!(order = %self.order.id, "the journal's end is not in etcd");

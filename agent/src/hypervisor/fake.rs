@@ -314,6 +314,15 @@ impl FakeHypervisor {
         })
     }
 
+    /// Takes a guest away that is `wanted` here.
+    fn remove(&self, id: &GuestId, wanted: Presence) -> Result<(), HypervisorError> {
+        if self.guest(id, |g| g.presence)? != wanted {
+            return Err(failed(ERR_OPERATION_INVALID, "domain is in another state"));
+        }
+        self.world.set_presence(&self.host, id, Presence::Absent);
+        Ok(())
+    }
+
     /// Lets a migration in: the job stands at the source, the paused half at the target.
     fn begin(&self, migration: &LiveMigration) -> Result<(String, Script), HypervisorError> {
         let id = &migration.guest;
@@ -511,6 +520,18 @@ impl Hypervisor for FakeHypervisor {
                 (g.presence, Some(g.counters.name.clone()))
             }))
         })
+    }
+
+    fn is_persistent(&self, guest: &GuestId) -> Result<bool, HypervisorError> {
+        self.guest(guest, |g| g.counters.persistent)
+    }
+
+    fn undefine(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.remove(guest, Presence::ShutOff)
+    }
+
+    fn discard_half(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.remove(guest, Presence::PausedByMigration)
     }
 
     fn definition(&self, guest: &GuestId) -> Result<String, HypervisorError> {

@@ -240,6 +240,25 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// When the hypervisor does not answer.
     fn presence(&self, guest: &GuestId) -> Result<(Presence, Option<String>), HypervisorError>;
 
+    /// Whether a definition of this guest stays here when it is shut off.
+    ///
+    /// # Errors
+    /// When the guest is not here or the hypervisor does not answer.
+    fn is_persistent(&self, guest: &GuestId) -> Result<bool, HypervisorError>;
+
+    /// Removes the definition of a guest that is shut off here and that its caller knows to have moved away;
+    /// its disks and its firmware's variables stay.
+    ///
+    /// # Errors
+    /// When it is not here, not shut off, or the hypervisor refuses or does not answer.
+    fn undefine(&self, guest: &GuestId) -> Result<(), HypervisorError>;
+
+    /// Destroys a half that a migration has left paused here, on an operator's order; nothing else.
+    ///
+    /// # Errors
+    /// When it is not such a half or a job holds it, or the hypervisor does not answer.
+    fn discard_half(&self, guest: &GuestId) -> Result<(), HypervisorError>;
+
     /// The definition that a migration hands over (live XML).
     ///
     /// # Errors

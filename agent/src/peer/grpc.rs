@@ -12,12 +12,12 @@ use evenkeel_proto::keys::Keys;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
-use evenkeel_types::{GuestId, HostName, Presence, Refusal};
+use evenkeel_types::{GuestId, HostName, Refusal};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::{Peers, Prepared};
+use super::{Found, Peers, Prepared};
 use crate::journal::Refused;
 
 /// `Prepare` may make the target probe its QEMU's capabilities, which takes seconds the first time.
@@ -135,7 +135,7 @@ impl Peers for GrpcPeers {
             .is_ok()
     }
 
-    async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Presence, String> {
+    async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Found, String> {
         let mut client = self.client(host).await?;
         let request = v1::InspectRequest {
             guest_uuid: guest.to_string(),
@@ -144,6 +144,9 @@ impl Peers for GrpcPeers {
         if reply.host != host.as_str() {
             return Err(format!("{} answered for {host}", reply.host));
         }
-        convert::presence(&reply.presence).map_err(|e| e.to_string())
+        Ok(Found {
+            presence: convert::presence(&reply.presence).map_err(|e| e.to_string())?,
+            persistent: reply.persistent,
+        })
     }
 }

@@ -7,11 +7,12 @@ use super::*;
 use crate::driver::bench::{Bench, EPOCH, GUEST, LEADER, order, within};
 
 const ROLES: [Role; 4] = [Role::Agent, Role::Scheduler, Role::Operator, Role::Viewer];
-const METHODS: [Method; 5] = [
+const METHODS: [Method; 6] = [
     Method::Prepare,
     Method::Release,
     Method::Migrate,
     Method::Cancel,
+    Method::Resolve,
     Method::Inspect,
 ];
 
@@ -30,6 +31,7 @@ fn every_method_is_open_to_its_roles_and_to_no_other() {
         (Method::Release, "agent"),
         (Method::Migrate, "scheduler"),
         (Method::Cancel, "scheduler"),
+        (Method::Resolve, "scheduler"),
         (Method::Inspect, "agent scheduler operator"),
     ]
     .map(|(method, roles)| (method, roles.to_owned()));
@@ -45,10 +47,11 @@ async fn a_caller_without_a_certificate_is_nobody_to_every_method() {
         api.release(Request::new(Default::default())).await.err(),
         api.migrate(Request::new(Default::default())).await.err(),
         api.cancel(Request::new(Default::default())).await.err(),
+        api.resolve(Request::new(Default::default())).await.err(),
         api.inspect(Request::new(Default::default())).await.err(),
     ]
     .map(|status| status.map(|s| s.code()));
-    assert_eq!(codes, [Some(tonic::Code::Unauthenticated); 5]);
+    assert_eq!(codes, [Some(tonic::Code::Unauthenticated); 6]);
 }
 
 type BenchApi = Api<

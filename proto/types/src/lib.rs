@@ -11,4 +11,4 @@ pub mod whereabouts;
 pub use id::{Epoch, GuestId, HostName, InvalidId, OrderId};
 pub use lifecycle::{AbortCause, CallResult, Command, CopyFacts, Event, MigrationState, Outcome};
 pub use reason::{FailureReason, Refusal};
-pub use whereabouts::{Presence, Whereabouts};
+pub use whereabouts::{Contradiction, Place, Presence, Whereabouts};

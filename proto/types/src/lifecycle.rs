@@ -7,7 +7,7 @@
 //!     ▼                     ▼               (abort asked for)                     ▼
 //!   Ended(Refused)   Ended(Refused|Cancelled)              Ended(Done|Cancelled|Failed)
 //!                                                                   ▲
-//!                     Running, Switching ──GaveUp, Asked(Both)──▶ Unknown ──Asked(..)
+//!                     Running, Switching ──GaveUp, Asked(Both)──▶ Unknown ──Asked(..), Resolved(..)
 //!            Running ◀──JobSeen── Switching, Unknown    (the call came back before its job was over)
 //! ```
 //!
@@ -15,15 +15,15 @@
 //! and the commands to carry out. The scheduler reads the same states from the journal. Nothing here knows a
 //! clock, etcd or libvirt.
 //!
-//! **Invariant:** a started migration ends only on an answer of both hosts, whatever libvirt's call returned
-//! (test `a_started_migration_ends_only_on_both_hosts_word`).
+//! **Invariant:** a started migration ends only on an answer of both hosts, whatever libvirt's call returned, or
+//! once it is unknown on an operator's (test `a_started_migration_ends_only_on_both_hosts_word`).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::reason::{FailureReason, Refusal};
-use crate::whereabouts::Whereabouts;
+use crate::whereabouts::{Place, Whereabouts};
 
 /// Why a running copy is to be aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,6 +177,8 @@ pub enum Event {
     /// The hosts were asked for as long as is reasonable without a settling answer, or libvirt's call was
     /// made and for as long there was no sign of it: it may act later.
     GaveUp,
+    /// An operator has said where the guest is, and no host that answers contradicts it.
+    Resolved(Place),
 }
 
 /// What the driver is to do next.
@@ -251,7 +253,8 @@ fn step_ordered(event: Event) -> (MigrationState, Vec<Command>) {
         | Event::Adopted { .. }
         | Event::Asked(_)
         | Event::JobSeen
-        | Event::GaveUp => (Ordered, vec![]),
+        | Event::GaveUp
+        | Event::Resolved(_) => (Ordered, vec![]),
     }
 }
 
@@ -274,7 +277,8 @@ fn step_preparing(event: Event) -> (MigrationState, Vec<Command>) {
         | Event::CallReturned(_)
         | Event::Asked(_)
         | Event::JobSeen
-        | Event::GaveUp => (Preparing, vec![]),
+        | Event::GaveUp
+        | Event::Resolved(_) => (Preparing, vec![]),
     }
 }
 
@@ -298,7 +302,8 @@ fn step_running(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Command>
         | Event::Refused(_)
         | Event::Prepared
         | Event::Asked(_)
-        | Event::JobSeen => (Running(facts), vec![]),
+        | Event::JobSeen
+        | Event::Resolved(_) => (Running(facts), vec![]),
     }
 }
 
@@ -363,7 +368,9 @@ fn step_switching(facts: CopyFacts, event: Event) -> (MigrationState, Vec<Comman
         | Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
-        | Event::SwitchoverSeen => (Switching(facts), vec![]),
+        | Event::SwitchoverSeen
+        // The hosts are still being asked.
+        | Event::Resolved(_) => (Switching(facts), vec![]),
     }
 }
 
@@ -395,12 +402,17 @@ fn step_unknown(
         Event::CallReturned(call) => ask(facts.returned(call)),
         Event::Adopted { .. } => ask(facts.returned(CallResult::Unseen)),
         Event::JobSeen => ask(facts),
+        Event::Resolved(place) if facts.call.is_some() || place == Place::Target => (
+            MigrationState::Ended(place.outcome()),
+            vec![Command::ReleaseTarget],
+        ),
         Event::Admitted
         | Event::Refused(_)
         | Event::Prepared
         | Event::WillNotConverge
         | Event::SwitchoverSeen
-        | Event::GaveUp => (unknown(facts), vec![]),
+        | Event::GaveUp
+        | Event::Resolved(_) => (unknown(facts), vec![]),
     }
 }
 

@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::Outcome;
+use crate::reason::FailureReason;
+
 /// What one host says of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -100,6 +103,79 @@ impl Whereabouts {
     }
 }
 
+/// Where an operator says that a guest is whose hosts do not settle it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// At the source.
+    Source,
+    /// At the target.
+    Target,
+    /// On neither: it is dead.
+    Nowhere,
+}
+
+/// What an operator says and a host denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Whether the source denies it; else the target does.
+    pub by_source: bool,
+    /// What that host has of the guest.
+    pub has: Presence,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Self; 3] = [Self::Source, Self::Target, Self::Nowhere];
+
+    /// The same as an answer of both hosts.
+    #[must_use]
+    pub fn whereabouts(self) -> Whereabouts {
+        match self {
+            Self::Source => Whereabouts::Source,
+            Self::Target => Whereabouts::Target,
+            Self::Nowhere => Whereabouts::Nowhere,
+        }
+    }
+
+    /// How a migration ends that is closed on this word.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        Outcome::Failed {
+            reason: FailureReason::Resolved,
+            guest: self.whereabouts(),
+        }
+    }
+
+    /// Holds the word against the answers of source and target; `None` stands for a host that did not answer and
+    /// denies nothing.
+    ///
+    /// A host denies that it has the guest when it has no process of it, and denies that another has it when the
+    /// guest is alive here. A half that a migration left paused denies neither: which of two is the guest is what
+    /// the operator decides.
+    ///
+    /// # Errors
+    /// The first host that denies it.
+    pub fn check(
+        self,
+        source: Option<Presence>,
+        target: Option<Presence>,
+    ) -> Result<(), Contradiction> {
+        let is_there = |p: Presence| !matches!(p, Presence::Absent | Presence::ShutOff);
+        let fits = |here: bool, has: Presence| match (self, here) {
+            (Self::Nowhere, _) => !is_there(has),
+            (Self::Source | Self::Target, true) => is_there(has),
+            (Self::Source | Self::Target, false) => !has.is_alive(),
+        };
+        let deny = |by_source: bool, here: bool, has: Option<Presence>| {
+            has.filter(|has| !fits(here, *has))
+                .map_or(Ok(()), |has| Err(Contradiction { by_source, has }))
+        };
+        deny(true, self == Self::Source, source)?;
+        deny(false, self == Self::Target, target)
+    }
+}
+
 impl fmt::Display for Whereabouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -134,6 +210,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_operators_word_stands_unless_a_host_denies_it() {
+        let silent = None;
+        for place in Place::ALL {
+            assert_eq!(place.check(silent, silent), Ok(()));
+        }
+        // The classic of the hand-over: the source is left paused, the target runs.
+        let (paused, running) = (Some(PausedByMigration), Some(Running));
+        assert_eq!(Place::Target.check(paused, running), Ok(()));
+        for (place, source, target, by_source, has) in [
+            (Place::Source, paused, running, false, Running),
+            (Place::Nowhere, paused, running, true, PausedByMigration),
+            (Place::Source, silent, running, false, Running),
+            (Place::Nowhere, silent, running, false, Running),
+            (Place::Target, silent, Some(ShutOff), false, ShutOff),
+            (Place::Source, Some(Absent), silent, true, Absent),
+            (Place::Target, Some(Running), Some(Running), true, Running),
+            (Place::Source, Some(Running), Some(Paused), false, Paused),
+        ] {
+            let denied = Contradiction { by_source, has };
+            assert_eq!(place.check(source, target), Err(denied), "{place:?}");
+        }
+        assert_eq!(Place::Nowhere.check(Some(ShutOff), silent), Ok(()));
     }
 
     #[test]

@@ -255,6 +255,10 @@ pub enum ShowHost {
 /// Verbs of `guest`.
 #[derive(Debug, Subcommand)]
 pub enum ShowGuest {
+    /// Say where a guest is whose migration's outcome is unknown; its migration is then closed
+    ///
+    /// Both hosts are asked once more: a host that answers and denies it keeps the migration open.
+    Resolve(ResolveArgs),
     /// Show a guest and its migrations
     Show {
         /// The guest's name, host/name or UUID
@@ -264,6 +268,31 @@ pub enum ShowGuest {
         #[command(flatten)]
         source: Source,
     },
+}
+
+/// Flags of `guest resolve`.
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// The guest's name, host/name or UUID, or the first characters of the migration's id
+    #[arg(value_name = "GUEST")]
+    pub guest: String,
+    /// The host on which it is: where it came from or where it was to go
+    #[arg(
+        long,
+        value_name = "HOST",
+        required_unless_present = "gone",
+        conflicts_with = "gone"
+    )]
+    pub host: Option<String>,
+    /// It runs nowhere any more
+    #[arg(long)]
+    pub gone: bool,
+    /// Destroy the half that the migration has left paused on the host it came from
+    #[arg(long, conflicts_with = "gone")]
+    pub discard_source: bool,
+    /// Whether to change anything.
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
 /// Verbs of `migration`.

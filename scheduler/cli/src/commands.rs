@@ -8,6 +8,7 @@ mod list;
 mod migrate;
 mod plan;
 mod policy;
+mod resolve;
 mod session;
 mod show;
 mod simulate;
@@ -21,7 +22,7 @@ use evenkeel_proto::v1;
 
 pub use session::{Io, Session};
 
-use crate::args::{Cli, Command, Format};
+use crate::args::{Cli, Command, Format, ShowGuest};
 use crate::client::THOROUGH;
 use crate::exit::{Exit, Failure};
 
@@ -38,7 +39,10 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Guests(args) => list::guests(&mut session, &args).await,
         Command::Migrations(args) => list::migrations(&mut session, &args).await,
         Command::Host(args) => show::host(&mut session, &args).await,
-        Command::Guest(args) => show::guest(&mut session, &args).await,
+        Command::Guest(ShowGuest::Show { name, source }) => {
+            show::guest(&mut session, &name, &source).await
+        }
+        Command::Guest(ShowGuest::Resolve(args)) => resolve::resolve(&mut session, &args).await,
         Command::Migration(args) => show::migration(&mut session, &args).await,
         Command::Plan(args) => plan::plan(&mut session, &args).await,
         Command::Explain(args) => explain::explain(&mut session, &args).await,

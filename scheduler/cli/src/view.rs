@@ -14,7 +14,7 @@ mod status;
 
 pub use change::{
     MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault, PolicyPlace,
-    PolicyShown, UnfulfilledRule,
+    PolicyShown, Resolved, UnfulfilledRule,
 };
 pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};

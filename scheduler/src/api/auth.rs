@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// Every method of `SchedulerService`.
-pub const METHODS: [(&str, Access); 14] = [
+pub const METHODS: [(&str, Access); 15] = [
     ("GetStatus", Access::Read),
     ("ListHosts", Access::Read),
     ("ListGuests", Access::Read),
@@ -28,6 +28,7 @@ pub const METHODS: [(&str, Access); 14] = [
     ("Migrate", Access::Write),
     ("CancelMigration", Access::Write),
     ("ApplyPolicy", Access::Write),
+    ("ResolveGuest", Access::Write),
 ];
 
 /// Whether a role may use methods of this kind. Agents have no business here at all.

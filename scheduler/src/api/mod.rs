@@ -400,6 +400,13 @@ impl SchedulerService for Api {
             Write::ApplyPolicy
         )
     }
+
+    async fn resolve_guest(
+        &self,
+        request: Request<v1::ResolveGuestRequest>,
+    ) -> Result<Response<v1::ResolveGuestReply>, Status> {
+        write_method!(self, request, "ResolveGuest", resolve_guest, Write::Resolve)
+    }
 }
 
 /// A migration as this replica sees it; without etcd it would see it stand still for ever.

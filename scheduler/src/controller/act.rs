@@ -7,7 +7,9 @@ use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Plan, Step, StepReason};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome};
+use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
+use evenkeel_types::{GuestId, HostName, MigrationState, OrderId, Outcome};
+use tonic::transport::Channel;
 
 use super::{Controller, Made, Planned};
 use crate::core::Choice;
@@ -211,15 +213,7 @@ impl Controller {
     /// Calls the source agent from a task of its own; the answer comes back to the loop.
     fn deliver(&mut self, mandate: &Mandate, entry: &OrderEntry) {
         let id = entry.order.id.clone();
-        let client = self
-            .fleet
-            .hosts
-            .get(&entry.order.source)
-            .ok_or_else(|| "the source host is not known".to_owned())
-            .and_then(|facts| {
-                let client = self.parts.agents.client(&facts.name, &facts.agent_address);
-                client.map_err(|error| error.to_string())
-            });
+        let client = self.client_of(&entry.order.source);
         let memory = self.deliveries.entry(id.clone()).or_default();
         let client = match client {
             Ok(client) => client,
@@ -238,6 +232,20 @@ impl Controller {
             // The loop is gone only when the process ends.
             drop(answers.send((id, delivery)).await);
         });
+    }
+
+    /// A client of a host's agent.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub(super) fn client_of(
+        &mut self,
+        host: &HostName,
+    ) -> Result<AgentServiceClient<Channel>, String> {
+        let facts = self.fleet.hosts.get(host);
+        let facts = facts.ok_or_else(|| format!("host {host} is not known"))?;
+        let client = self.parts.agents.client(&facts.name, &facts.agent_address);
+        client.map_err(|error| error.to_string())
     }
 
     pub(super) fn note_delivery(&mut self, id: &OrderId, delivery: Delivery) {

@@ -6,6 +6,7 @@
 
 mod act;
 mod clock;
+mod resolve;
 mod sweep;
 mod write;
 

@@ -51,6 +51,12 @@ pub enum Write {
     ),
     /// A new policy.
     ApplyPolicy(v1::ApplyPolicyRequest, String, Reply<v1::ApplyPolicyReply>),
+    /// A word on a guest whose migration's outcome is unknown.
+    Resolve(
+        v1::ResolveGuestRequest,
+        String,
+        Reply<v1::ResolveGuestReply>,
+    ),
 }
 
 impl Write {
@@ -63,6 +69,7 @@ impl Write {
             Self::Migrate(_, _, reply) => reply.is_closed(),
             Self::Cancel(_, _, reply) => reply.is_closed(),
             Self::ApplyPolicy(_, _, reply) => reply.is_closed(),
+            Self::Resolve(_, _, reply) => reply.is_closed(),
         }
     }
 }
@@ -112,7 +119,7 @@ impl From<CommitError> for WriteError {
 }
 
 /// Answers; a caller that has gone away needs none.
-fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
     drop(reply.send(result));
 }
 
@@ -144,6 +151,9 @@ impl Controller {
             Write::Cancel(request, by, reply) => self.cancel(mandate, request, by, reply).await,
             Write::ApplyPolicy(request, by, reply) => {
                 answer(reply, self.apply_policy(mandate, request, &by).await);
+            }
+            Write::Resolve(request, by, reply) => {
+                self.resolve(mandate, &request, by, reply).await;
             }
         }
     }
@@ -471,20 +481,7 @@ impl Controller {
         done: v1::CancelMigrationReply,
     ) {
         let source = &entry.order.source;
-        let address = self
-            .fleet
-            .hosts
-            .get(source)
-            .map(|facts| facts.agent_address.clone());
-        let client = address
-            .ok_or_else(|| format!("host {source} is not known"))
-            .and_then(|a| {
-                self.parts
-                    .agents
-                    .client(source, &a)
-                    .map_err(|e| e.to_string())
-            });
-        let client = match client {
+        let client = match self.client_of(source) {
             Ok(client) => client,
             Err(detail) => return answer(reply, Err(WriteError::Unreachable(detail))),
         };

@@ -15,6 +15,9 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// A cancel is answered within this time, which leaves the API time to answer its own caller.
 const CANCEL: Duration = Duration::from_secs(4);
 
+/// It asks the target before it closes anything, which may be silent.
+const RESOLVE: Duration = Duration::from_secs(12);
+
 /// What came of handing an order to its source agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
@@ -99,6 +102,22 @@ fn understand(update: v1::MigrationUpdate) -> Delivery {
             Refusal::Unsupported,
             format!("{}: {}", state.reason, update.detail),
         ),
+    }
+}
+
+/// Tells the source agent where an operator says that a guest is.
+///
+/// # Errors
+/// When it cannot be reached or refuses.
+pub async fn resolve(
+    mut client: AgentServiceClient<Channel>,
+    request: v1::ResolveRequest,
+) -> Result<v1::ResolveReply, tonic::Status> {
+    match tokio::time::timeout(RESOLVE, client.resolve(request)).await {
+        Ok(reply) => reply.map(tonic::Response::into_inner),
+        Err(_) => Err(tonic::Status::unavailable(format!(
+            "no answer in {RESOLVE:?}"
+        ))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::Compare;
+use etcd_client::{Compare, TxnOp};
 use evenkeel_daemon::Store;
 use evenkeel_daemon::store::guard;
 use evenkeel_planner::{Policy, Step};
@@ -133,7 +133,8 @@ impl Orders {
         look: Look<'_>,
         journal: &JournalEntry,
     ) -> Result<v1::Journal, CommitError> {
-        self.close(mandate, look, journal.message.clone(), vec![])
+        let also = (vec![], vec![]);
+        self.close(mandate, look, journal.message.clone(), also)
             .await
     }
 
@@ -151,8 +152,29 @@ impl Orders {
         let state = MigrationState::Ended(outcome);
         let message = &look.entry.order.message;
         let ended = cooldown::never_started(message, state, detail, look.now_ms);
-        self.close(mandate, look, ended, vec![self.untaken(look)])
-            .await
+        let also = (vec![self.untaken(look)], vec![]);
+        self.close(mandate, look, ended, also).await
+    }
+
+    /// Closes a migration whose source is silent on an operator's word: its journal as `ended`, its order removed.
+    /// An agent that comes back finds the journal closed.
+    ///
+    /// # Errors
+    /// When nothing was written (the agent was quicker), or when that is not known.
+    pub async fn resolve(
+        &self,
+        mandate: &Mandate,
+        look: Look<'_>,
+        journal: &JournalEntry,
+        ended: v1::Journal,
+    ) -> Result<v1::Journal, CommitError> {
+        let order = &look.entry.order;
+        let key = self.keys.journal(&order.source, &order.guest);
+        let also = (
+            vec![guard::unchanged(&key, journal.mod_revision)],
+            vec![guard::put(&key, &ended)],
+        );
+        self.close(mandate, look, ended, also).await
     }
 
     /// Removes records of guests, each at the revision given, unless an order has come to stand for one.
@@ -196,7 +218,7 @@ impl Orders {
         mandate: &Mandate,
         look: Look<'_>,
         ended: v1::Journal,
-        mut guards: Vec<Compare>,
+        (mut guards, mut writes): (Vec<Compare>, Vec<TxnOp>),
     ) -> Result<v1::Journal, CommitError> {
         let guest = &look.entry.order.guest;
         let before = look.fleet.remembered.get(guest);
@@ -209,7 +231,7 @@ impl Orders {
             Some(remembered) => guard::unchanged(&guest_key, remembered.mod_revision),
             None => guard::absent(&guest_key),
         });
-        let writes = vec![guard::put(&guest_key, &record), guard::delete(&order_key)];
+        writes.extend([guard::put(&guest_key, &record), guard::delete(&order_key)]);
         commit(&self.store, mandate, guards, writes).await?;
         Ok(ended)
     }

@@ -286,13 +286,15 @@ fn given_up() -> RawError {
     }
 }
 
-fn wrong_state() -> RawError {
+fn wrong_state(message: &str) -> RawError {
     RawError {
         code: ERR_OPERATION_INVALID,
         domain: FROM_QEMU,
-        message: "guest is not running".into(),
+        message: message.into(),
     }
 }
+
+const NOT_RUNNING: &str = "guest is not running";
 
 /// The job that holds a guest. A guest that is shut off has none: libvirt says so by an error.
 fn job(domain: &Domain) -> RawResult<(i32, Params)> {
@@ -326,7 +328,7 @@ fn migrate(
 ) -> RawResult<()> {
     let (state, reason) = domain.state()?;
     if state::presence(state, reason) != Presence::Running {
-        return Err(wrong_state());
+        return Err(wrong_state(NOT_RUNNING));
     }
     let params = MigrateParameters {
         uri: migration.migration_uri.clone(),
@@ -373,6 +375,31 @@ impl Hypervisor for LibvirtHypervisor {
         }
     }
 
+    fn is_persistent(&self, guest: &GuestId) -> Result<bool, HypervisorError> {
+        self.on_guest(guest, Domain::is_persistent)
+    }
+
+    fn undefine(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.on_guest(guest, |domain| {
+            let (state, reason) = domain.state()?;
+            if state::presence(state, reason) != Presence::ShutOff {
+                return Err(wrong_state("guest is not shut off"));
+            }
+            domain.undefine()
+        })
+    }
+
+    fn discard_half(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.on_guest(guest, |domain| {
+            let (state, reason) = domain.state()?;
+            let is_half = state::presence(state, reason) == Presence::PausedByMigration;
+            if !is_half || state::is_running(job(domain)?.0) {
+                return Err(wrong_state("no half that a migration has left paused"));
+            }
+            domain.destroy()
+        })
+    }
+
     fn definition(&self, guest: &GuestId) -> Result<String, HypervisorError> {
         self.on_guest(guest, Domain::definition)
     }
@@ -389,7 +416,9 @@ impl Hypervisor for LibvirtHypervisor {
         self.on_guest(&migration.guest, |aside| {
             let own = Connection::open(&self.uri)?;
             let target = LookupTarget::Uuid(migration.guest.as_str());
-            let domain = own.lookup(target)?.ok_or_else(wrong_state)?;
+            let domain = own
+                .lookup(target)?
+                .ok_or_else(|| wrong_state(NOT_RUNNING))?;
             migrate(&domain, aside, migration, gate)
         })
     }

@@ -189,6 +189,33 @@ fn silent_hosts_park_the_migration_until_they_answer() {
     assert_eq!(state, MigrationState::Ended(Outcome::Done));
 }
 
+#[test]
+fn what_nobody_can_settle_an_operator_may() {
+    let facts = CopyFacts {
+        abort: None,
+        call: Some(CallResult::Error),
+    };
+    for last in [Whereabouts::Unanswered, Whereabouts::Both] {
+        for place in Place::ALL {
+            let unknown = MigrationState::Unknown { facts, last };
+            let (state, commands) = unknown.step(Event::Resolved(place));
+            let guest = place.whereabouts();
+            let reason = FailureReason::Resolved;
+            let expected = Outcome::Failed { reason, guest };
+            assert_eq!(state, MigrationState::Ended(expected));
+            assert_eq!(commands, [Command::ReleaseTarget]);
+        }
+    }
+    for open in [COPYING, MigrationState::Switching(facts)] {
+        let (state, commands) = open.step(Event::Resolved(Place::Source));
+        assert_eq!(
+            (state, commands),
+            (open, vec![]),
+            "its hosts are being asked"
+        );
+    }
+}
+
 /// States after a call that came back in a way that proves nothing about libvirt's job.
 fn after_a_broken_call() -> Vec<MigrationState> {
     let facts = |call| CopyFacts { abort: None, call };
@@ -261,6 +288,10 @@ fn a_call_that_may_act_later_closes_nothing_but_a_guest_that_has_moved() {
     }
     let (moved, _) = lost.step(Asked(Whereabouts::Target));
     assert_eq!(moved, MigrationState::Ended(Outcome::Done));
+    for place in [Place::Source, Place::Nowhere] {
+        assert_eq!(lost.step(Resolved(place)).0, lost, "nor does an operator");
+    }
+    assert!(lost.step(Resolved(Place::Target)).0.outcome().is_some());
     // The agent that made the call is gone, and its connection with it.
     let (state, _) = run(
         lost,
@@ -296,6 +327,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         place.prop_map(Event::Asked),
         Just(Event::JobSeen),
         Just(Event::GaveUp),
+        prop::sample::select(&Place::ALL[..]).prop_map(Event::Resolved),
     ]
 }
 
@@ -309,10 +341,16 @@ proptest! {
         for event in events {
             let (next, commands) = state.step(event);
             if let (true, None, Some(outcome)) = (started, state.outcome(), next.outcome()) {
-                let Event::Asked(place) = event else {
+                if let Event::Asked(place) = event {
+                    prop_assert_eq!(outcome == Outcome::Done, place == Whereabouts::Target);
+                } else if let Event::Resolved(place) = event {
+                    // An operator's word is asked for only where the hosts' was not to be had.
+                    prop_assert_eq!(outcome, place.outcome());
+                    let unknown = matches!(state, MigrationState::Unknown { .. });
+                    prop_assert!(unknown, "resolved in {:?}", state);
+                } else {
                     return Err(TestCaseError::fail(format!("ended on {event:?}")));
-                };
-                prop_assert_eq!(outcome == Outcome::Done, place == Whereabouts::Target);
+                }
             }
             prop_assert!(!(started && commands.contains(&Command::StartCopy)), "started twice");
             started |= commands.contains(&Command::StartCopy);

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::fleet::Fleet;
-use crate::args::{ShowGuest, ShowHost, ShowMigration, Source};
+use crate::args::{ShowHost, ShowMigration, Source};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::view::{Guest, GuestDetail, HostDetail, Migration, MigrationDetail};
@@ -23,8 +23,11 @@ pub(super) async fn host(session: &mut Session<'_>, args: &ShowHost) -> Result<E
     Ok(Exit::Ok)
 }
 
-pub(super) async fn guest(session: &mut Session<'_>, args: &ShowGuest) -> Result<Exit, Failure> {
-    let ShowGuest::Show { name, source } = args;
+pub(super) async fn guest(
+    session: &mut Session<'_>,
+    name: &str,
+    source: &Source,
+) -> Result<Exit, Failure> {
     let fleet = Fleet::open(session, source)?;
     let mut found: Vec<Guest> = fleet
         .guests()
@@ -37,7 +40,7 @@ pub(super) async fn guest(session: &mut Session<'_>, args: &ShowGuest) -> Result
         let found = places.join(", ");
         return Err(Failure::Ambiguous {
             kind: "guest",
-            name: name.clone(),
+            name: name.to_owned(),
             found,
         });
     }

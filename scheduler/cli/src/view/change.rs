@@ -43,6 +43,21 @@ pub struct MigrationChange {
     pub dry_run: bool,
 }
 
+/// `evenkeel.resolved/1`: a guest of which an operator has said where it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Resolved {
+    /// Always `evenkeel.resolved/1`.
+    pub schema: &'static str,
+    /// The migration that was closed.
+    pub migration: Migration,
+    /// Where the guest is said to be; null: nowhere.
+    pub host: Option<String>,
+    /// What the hosts said, and what was done.
+    pub said: String,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
 /// `evenkeel.policy_applied/1`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyApplied {
@@ -136,6 +151,11 @@ impl PauseChange {
 impl MigrationChange {
     /// The schema's name.
     pub const SCHEMA: &'static str = "evenkeel.migration_change/1";
+}
+
+impl Resolved {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.resolved/1";
 }
 
 impl PolicyApplied {

@@ -101,6 +101,48 @@ fn a_migration_is_cancelled_by_its_first_characters() {
 }
 
 #[test]
+fn a_guest_of_unknown_whereabouts_is_resolved_by_a_word() {
+    let world = World::new();
+    world
+        .run(&["guest", "resolve", "db1"])
+        .fails(64, "--host <HOST>");
+    world
+        .run(&["guest", "resolve", "db1", "--host", "h2", "--gone"])
+        .fails(64, "cannot be used with");
+    let resolve = ["guest", "resolve", "db1", "--host", "h2"];
+    let out = world.run(&resolve).ok();
+    assert!(
+        out.starts_with(
+            "db1 is taken to be on h2 (h1: paused_by_migration, h2: running); migration "
+        ),
+        "{out}"
+    );
+    let dry = [&resolve[..], &["--discard-source", "--dry-run"]].concat();
+    let out = world.run(&dry).ok();
+    assert!(out.contains("would be taken to be on h2"), "{out}");
+    let json = world
+        .run(&[
+            "guest", "resolve", "db1", "--gone", "--reason", "h1 burnt", "-o", "json",
+        ])
+        .json("evenkeel.resolved/1");
+    assert_eq!(json["host"], json!(null));
+    assert_eq!(
+        world.fake.state().log[..],
+        [
+            "resolve db1 \"h2\" gone=false discard=false \"\"",
+            "resolve db1 \"h2\" gone=false discard=true \"\"",
+            "resolve db1 \"\" gone=true discard=false \"h1 burnt\""
+        ]
+    );
+    let denied = "h2 has it running: it is not on h1";
+    let refused = evenkeel_proto::Code::FailedPrecondition;
+    world.fake.refuse("resolve_guest", refused, denied);
+    world
+        .run(&["guest", "resolve", "db1", "--host", "h1"])
+        .fails(4, denied);
+}
+
+#[test]
 fn a_policy_is_checked_before_it_is_sent() {
     let world = World::new();
     let good = world.file("good.toml", "schema = 1\nmode = \"observe\"\n");

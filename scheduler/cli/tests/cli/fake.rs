@@ -279,6 +279,22 @@ impl SchedulerService for Fake {
         }
     }
 
+    async fn resolve_guest(
+        &self,
+        request: Request<v1::ResolveGuestRequest>,
+    ) -> Answer<v1::ResolveGuestReply> {
+        let asked = self.enter("resolve_guest", request).await?;
+        let mut state = self.state();
+        state.log.push(format!(
+            "resolve {} {:?} gone={} discard={} {:?}",
+            asked.guest, asked.host, asked.gone, asked.discard_source, asked.reason
+        ));
+        Ok(Response::new(v1::ResolveGuestReply {
+            migration: state.migrations.last().cloned(),
+            detail: "h1: paused_by_migration, h2: running".into(),
+        }))
+    }
+
     async fn get_policy(
         &self,
         request: Request<v1::GetPolicyRequest>,

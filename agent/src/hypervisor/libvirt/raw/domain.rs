@@ -151,6 +151,22 @@ impl Domain {
         counted(unsafe { sys::virDomainAbortJob(self.raw()) }).map(drop)
     }
 
+    /// Removes the definition; refused for a guest with saved memory or snapshots, which would be lost with it.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn undefine(&self) -> RawResult<()> {
+        Ok(self.0.undefine_flags(sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)?)
+    }
+
+    /// Ends its process as pulling the plug would.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn destroy(&self) -> RawResult<()> {
+        Ok(self.0.destroy()?)
+    }
+
     /// Sets the longest pause that the running copy may aim at.
     ///
     /// # Errors

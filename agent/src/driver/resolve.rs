@@ -1,0 +1,225 @@
+//! An operator's word on a guest whose hosts cannot settle where it is, and the tidying after a move.
+
+use std::time::Duration;
+
+use evenkeel_daemon::retry::Backoff;
+use evenkeel_daemon::unix_ms;
+use evenkeel_proto::order::Order;
+use evenkeel_types::{
+    CallResult, Contradiction, Epoch, Event, GuestId, MigrationState, OrderId, Outcome, Place,
+    Presence, Whereabouts,
+};
+use tokio::sync::oneshot;
+
+use super::task::{Signal, Task};
+use super::{Driver, settle};
+use crate::hypervisor::Hypervisor;
+use crate::journal::{self, Records};
+use crate::peer::Peers;
+
+/// A task that is busy answers within this time.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Attempts to remove a definition that has been left behind.
+const TIDYINGS: usize = 3;
+
+/// What an operator says of an unknown migration.
+#[derive(Debug, Clone)]
+pub struct Word {
+    /// Where the guest is.
+    pub place: Place,
+    /// Whether the half that is left paused here is to be destroyed.
+    pub discard_source: bool,
+    /// Who says so.
+    pub by: String,
+}
+
+impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
+    /// Closes an unknown migration on an operator's word, in the name of the leader, unless a host that answers
+    /// denies it. Says what the hosts said and what was done.
+    ///
+    /// # Errors
+    /// Why it was not closed, in words; nothing has then happened.
+    pub async fn resolve(
+        &self,
+        guest: &GuestId,
+        order: &OrderId,
+        (leader_key, epoch): (&str, Epoch),
+        word: &Word,
+    ) -> Result<String, String> {
+        let confirmed = self.records.confirm(leader_key, epoch).await;
+        confirmed.map_err(|(reason, detail)| format!("{reason}: {detail}"))?;
+        let nothing = || format!("order {order} is not under way on {}", self.host);
+        let signals = self.running.signals(guest, order).ok_or_else(nothing)?;
+        let stored = self.records.journal(guest).await;
+        let stored = stored.map_err(|error| error.to_string())?;
+        let message = stored.and_then(|s| s.value.order).ok_or_else(nothing)?;
+        let standing = Order::try_from(message).map_err(|error| error.to_string())?;
+        let answer = settle::ask_once(self, &standing).await;
+        let (source, target) = answer.said;
+        word.place
+            .check(source, target)
+            .map_err(|denied| denial(&standing, word.place, denied))?;
+        if answer.has_job {
+            return Err(format!("libvirt on {} has a job for it still", self.host));
+        }
+        if word.discard_source && source != Some(Presence::PausedByMigration) {
+            return Err(format!("no half of it is paused on {}", self.host));
+        }
+        let (reply, closed) = oneshot::channel();
+        let said = format!("resolved by {}; {}", word.by, answer.words);
+        let signal = Signal::Resolve(word.place, said, reply);
+        signals.send(signal).await.map_err(|_| nothing())?;
+        match tokio::time::timeout(PATIENCE, closed).await {
+            Ok(Ok(closed)) => closed?,
+            Ok(Err(_)) | Err(_) => return Err(nothing()),
+        }
+        let mut said = answer.words;
+        if word.discard_source {
+            said.push_str("; ");
+            said.push_str(&self.discard(guest).await);
+        }
+        Ok(said)
+    }
+
+    async fn discard(&self, guest: &GuestId) -> String {
+        let id = guest.clone();
+        match self.calls.call(move |h| h.discard_half(&id)).await {
+            Ok(()) => {
+                tracing::warn!(%guest, "paused half destroyed on an operator's order");
+                format!("the paused half on {} was destroyed", self.host)
+            }
+            Err(error) => {
+                tracing::error!(%guest, %error, "the paused half could not be destroyed");
+                format!("the paused half could not be destroyed: {error}")
+            }
+        }
+    }
+
+    /// Ends the task of a migration whose journal the leader has closed: an operator has spoken while this agent
+    /// had no etcd.
+    pub(crate) async fn closed_elsewhere(&self, guest: &GuestId, closed: &Closed) {
+        let Some(signals) = self.running.signals(guest, &closed.order) else {
+            return;
+        };
+        let words = "closed by the leader on an operator's word".to_owned();
+        let signal = Signal::Happened(Event::Resolved(closed.place), words);
+        // A task that has just ended by itself needs no word.
+        drop(signals.try_send(signal));
+    }
+
+    /// Removes the definition that libvirt has left here of a guest that both hosts say has moved: it would be
+    /// started beside the guest one day. The target must have one of its own.
+    async fn tidy(&self, order: &Order) {
+        let mut backoff = Backoff::default();
+        for _ in 0..TIDYINGS {
+            match self.try_tidy(order).await {
+                Ok(()) => return,
+                Err(why) => tracing::warn!(
+                    order = %order.id, guest = %order.guest, why,
+                    "a definition of a guest that has moved is left here"
+                ),
+            }
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn try_tidy(&self, order: &Order) -> Result<(), String> {
+        let id = order.guest.clone();
+        let here = self.calls.call(move |h| h.presence(&id)).await;
+        if here.map_err(|error| error.to_string())?.0 != Presence::ShutOff {
+            return Ok(());
+        }
+        let there = self.peers.inspect(&order.target, &order.guest).await?;
+        if !(there.persistent && matches!(there.presence, Presence::Running | Presence::Paused)) {
+            return Err(format!("{} has no definition of it", order.target));
+        }
+        let id = order.guest.clone();
+        let removed = self.calls.call(move |h| h.undefine(&id)).await;
+        removed.map_err(|error| error.to_string())?;
+        tracing::info!(order = %order.id, guest = %order.guest, "definition left behind removed");
+        Ok(())
+    }
+}
+
+/// Who denies an operator's word, for people.
+fn denial(order: &Order, place: Place, denied: Contradiction) -> String {
+    let host = if denied.by_source {
+        &order.source
+    } else {
+        &order.target
+    };
+    let said = match place {
+        Place::Source => format!("on {}", order.source),
+        Place::Target => format!("on {}", order.target),
+        Place::Nowhere => "gone".to_owned(),
+    };
+    format!("{host} has it {}: it is not {said}", denied.has)
+}
+
+/// How the leader has closed a journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    order: OrderId,
+    place: Place,
+}
+
+impl Closed {
+    /// What a closed journal says; `None`: it was not closed on an operator's word.
+    pub(crate) fn of(journal: &evenkeel_proto::v1::Journal) -> Option<Self> {
+        let order = journal.order.as_ref()?.id.parse().ok()?;
+        let Outcome::Failed { reason, guest } = journal::state_of(journal)?.outcome()? else {
+            return None;
+        };
+        let place = Place::ALL.into_iter().find(|p| p.whereabouts() == guest)?;
+        (reason == evenkeel_types::FailureReason::Resolved).then_some(Self { order, place })
+    }
+}
+
+impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
+    /// Whether an operator's word may close this migration.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) fn may_resolve(&self, place: Place) -> Result<(), String> {
+        let MigrationState::Unknown { facts, .. } = self.state else {
+            return Err(format!(
+                "the migration is {}, not unknown",
+                self.state.as_str()
+            ));
+        };
+        if facts.call.is_none() && place != Place::Target {
+            let host = &self.driver.host;
+            return Err(format!(
+                "libvirt has the call and may act yet: restart libvirtd and the agent of {host} first"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tidies up after the end.
+    pub(super) async fn tidy_up(&self) {
+        let moved = match self.state.outcome() {
+            Some(Outcome::Done) => true,
+            Some(Outcome::Failed { guest, .. }) => guest == Whereabouts::Target,
+            Some(Outcome::Refused(_) | Outcome::Cancelled) | None => false,
+        };
+        if moved {
+            self.driver.tidy(&self.order).await;
+        }
+    }
+
+    /// Notes when libvirt's call was over.
+    pub(super) fn note_return(&mut self) {
+        self.over.cancel();
+        self.over_ms.get_or_insert_with(unix_ms);
+        self.aborting = false;
+    }
+
+    /// How libvirt's call came back, if it did.
+    pub(super) fn call(&self) -> Option<CallResult> {
+        super::copy::call_of(&self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests;
