@@ -1,12 +1,11 @@
 //! A copy that is under way is stopped: by an operator, or by its deadline. The guest stays where it was.
 
 use evenkeel_proto::v1::{self, MigrationPhase};
-use evenkeel_tests::etcd::{guest_id, keys};
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::{ask, phase_of};
 use evenkeel_tests::{Lab, LabOptions, until, wait_for};
 
-use crate::{END, SOON, begin_slow_migration};
+use crate::{END, SOON, begin_slow_migration, order_with_deadline};
 
 /// The deadline of a copy that takes four times as long.
 const DEADLINE_MS: i64 = 20_000;
@@ -48,34 +47,7 @@ fn an_operator_cancels_a_copy_and_the_guest_may_move_again() {
 #[test]
 fn no_copy_goes_on_past_its_deadline() {
     let lab = Lab::up(&LabOptions::default());
-    lab.add_slow_guest("h1", "g");
-    lab.wait_for_guest("g");
-    let (_, epoch, _) = lab.leader_key().expect("a leader");
-    let now = evenkeel_daemon::unix_ms();
-    let order = v1::Order {
-        id: evenkeel_types::OrderId::from_random(11).to_string(),
-        guest_uuid: lab.uuid("g"),
-        guest_name: "g".to_owned(),
-        source: "h1".to_owned(),
-        target: "h2".to_owned(),
-        options: Some(v1::MoveOptions {
-            kind: v1::MoveKind::Live.into(),
-            downtime_limit_ms: 300,
-            ..Default::default()
-        }),
-        created_at_ms: now,
-        deadline_ms: now + DEADLINE_MS,
-        epoch,
-        trigger: "manual".to_owned(),
-        memory_mib: 96,
-        ..Default::default()
-    };
-    // Under the leader's epoch, so that it takes it for its own and delivers it.
-    lab.inside(|| async {
-        let key = keys().order(&guest_id(&order.guest_uuid));
-        let store = lab.store(Caller::Operator).await;
-        store.put(&key, &order, None).await.expect("etcd takes it");
-    });
+    let order = order_with_deadline(&lab, "g", DEADLINE_MS);
     let journals = wait_for("the copy to be given up", 2 * SOON, || {
         let journals = lab.journal_ever("h1", &order.guest_uuid);
         journals

@@ -19,12 +19,14 @@ mod measuring;
 mod metrics;
 mod modes;
 mod outage;
+mod resolve;
 mod source_agent;
 mod steady;
 
 use std::time::Duration;
 
-use evenkeel_proto::v1::{Migration, MigrationPhase, Order};
+use evenkeel_proto::v1::{Migration, MigrationPhase, MoveKind, MoveOptions, Order};
+use evenkeel_tests::etcd::{guest_id, keys};
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::phase_of;
 use evenkeel_tests::{Lab, until};
@@ -46,6 +48,39 @@ fn begin_slow_migration(lab: &Lab, guest: &str, source: &str, target: &str) -> O
         .expect("the leader orders it");
     until("memory to be copied", SOON, || {
         is_copying(lab, source, guest)
+    });
+    order
+}
+
+/// Orders a migration from h1 to h2 over a slowed link that must be over within `ms`.
+fn order_with_deadline(lab: &Lab, guest: &str, ms: i64) -> Order {
+    lab.add_slow_guest("h1", guest);
+    lab.wait_for_guest(guest);
+    let (_, epoch, _) = lab.leader_key().expect("a leader");
+    let now = evenkeel_daemon::unix_ms();
+    let order = Order {
+        id: evenkeel_types::OrderId::from_random(11).to_string(),
+        guest_uuid: lab.uuid(guest),
+        guest_name: guest.to_owned(),
+        source: "h1".to_owned(),
+        target: "h2".to_owned(),
+        options: Some(MoveOptions {
+            kind: MoveKind::Live.into(),
+            downtime_limit_ms: 300,
+            ..Default::default()
+        }),
+        created_at_ms: now,
+        deadline_ms: now + ms,
+        epoch,
+        trigger: "manual".to_owned(),
+        memory_mib: 96,
+        ..Default::default()
+    };
+    // Under the leader's epoch, so that it takes it for its own and delivers it.
+    lab.inside(|| async {
+        let key = keys().order(&guest_id(&order.guest_uuid));
+        let store = lab.store(Caller::Operator).await;
+        store.put(&key, &order, None).await.expect("etcd takes it");
     });
     order
 }
