@@ -56,6 +56,7 @@ const LOSS_TOLERANCE: f64 = 1e-6;
 /// A fleet while a plan is carried out: hosts and guests in the order of their names.
 pub(crate) struct Fleet<'a> {
     policy: &'a Policy,
+    taken_at: jiff::Timestamp,
     hosts: Vec<&'a Host>,
     guests: Vec<&'a Guest>,
     rules: Rules,
@@ -134,6 +135,7 @@ impl<'a> Fleet<'a> {
         let rules = Rules::resolve(policy, &hosts, &guests);
         Self {
             policy,
+            taken_at: snapshot.taken_at,
             hosts,
             guests,
             rules,

@@ -42,6 +42,6 @@ pub use planning::{Options, plan};
 pub use policy::{Limits, Mode, Policy, PolicyError, Strategy, Strength};
 pub use search::Purpose;
 pub use snapshot::{
-    Guest, GuestState, Host, HostState, InFlight, Pressure, Snapshot, SnapshotError,
+    Guest, GuestState, Host, HostState, InFlight, Pressure, RefusedBy, Snapshot, SnapshotError,
 };
 pub use surrogate::{Variance, frozen_variances, migration_costs};

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::constants::{Payback, SAMPLES, payback};
 use crate::loss::{Load, Shape};
 use crate::num::{floor_mib, from_count, from_mib, index, signed};
@@ -148,7 +150,7 @@ impl<'a> Model<'a> {
                 .map(|(g, why)| (*g, why.as_str()))
                 .collect(),
         };
-        let mut profiles = Profiles::default();
+        let mut profiles = Profiles::new(snapshot.taken_at);
         let models: Vec<GuestModel<'a>> = guests
             .iter()
             .enumerate()
@@ -340,9 +342,28 @@ impl MobilityJudge<'_> {
             return Mobility::ForcedOnly(BlockReason::DoesNotPay, detail);
         }
         match guest.cooldown_until {
+            Some(until) if until > self.snapshot.taken_at => Mobility::ForcedOnly(
+                BlockReason::CoolDown,
+                format!("{} s left", self.left(until)),
+            ),
+            Some(_) | None => self.unconverged(guest),
+        }
+    }
+
+    /// What is left of a time, s.
+    fn left(&self, until: Timestamp) -> i64 {
+        until.duration_since(self.snapshot.taken_at).as_secs()
+    }
+
+    fn unconverged(&self, guest: &Guest) -> Mobility {
+        match guest.unconverged_until {
             Some(until) if until > self.snapshot.taken_at => {
-                let left = until.duration_since(self.snapshot.taken_at).as_secs();
-                Mobility::ForcedOnly(BlockReason::CoolDown, format!("{left} s left"))
+                let detail = format!(
+                    "its last copy did not converge, at {:.1} MiB/s dirtied; left alone for {} s",
+                    guest.dirty_rate_mib_s,
+                    self.left(until)
+                );
+                Mobility::ForcedOnly(BlockReason::NotConverging, detail)
             }
             Some(_) | None => Mobility::Free,
         }
@@ -465,16 +486,30 @@ pub(crate) fn imbalance_of(hosts: &[HostModel<'_>], loads: &[Load]) -> f64 {
 }
 
 /// What decides where a guest could run, whatever else runs there.
-type ProfileKey<'g> = (Vec<&'g str>, &'g [String], &'g [String], Vec<usize>);
+type ProfileKey<'g> = (
+    Vec<&'g str>,
+    &'g [String],
+    &'g [String],
+    Vec<usize>,
+    Vec<&'g str>,
+);
 
 /// Rows of hosts, shared by all guests with the same needs.
-#[derive(Default)]
 struct Profiles<'g> {
+    taken_at: Timestamp,
     known: BTreeMap<ProfileKey<'g>, usize>,
     rows: Vec<Vec<Option<BlockReason>>>,
 }
 
 impl<'g> Profiles<'g> {
+    fn new(taken_at: Timestamp) -> Self {
+        Self {
+            taken_at,
+            known: BTreeMap::new(),
+            rows: Vec::new(),
+        }
+    }
+
     fn row(
         &mut self,
         at: usize,
@@ -498,6 +533,7 @@ impl<'g> Profiles<'g> {
             guest.networks.as_slice(),
             guest.storage.as_slice(),
             pins,
+            refusing(self.taken_at, guest),
         );
         if let Some(&row) = self.known.get(&key) {
             return row;
@@ -513,6 +549,15 @@ impl<'g> Profiles<'g> {
     }
 }
 
+/// Hosts that refused a guest and have not had time to change. Where it is, it was not refused.
+fn refusing(taken_at: Timestamp, guest: &Guest) -> Vec<&str> {
+    let refused = guest.refused_by.iter();
+    refused
+        .filter(|(host, by)| **host != guest.host && by.until > taken_at)
+        .map(|(host, _)| host.as_str())
+        .collect()
+}
+
 fn against(key: &ProfileKey<'_>, at: usize, host: &Host, rules: &Rules) -> Option<BlockReason> {
     let lacks = |needs: &[String], has: &[String]| {
         !has.is_empty() && needs.iter().any(|need| !has.contains(need))
@@ -525,6 +570,8 @@ fn against(key: &ProfileKey<'_>, at: usize, host: &Host, rules: &Rules) -> Optio
         Some(BlockReason::MissingStorage)
     } else if key.3.iter().any(|&p| !rules.pins[p].allowed[at]) {
         Some(BlockReason::Pinned)
+    } else if key.4.contains(&host.name.as_str()) {
+        Some(BlockReason::Refused)
     } else {
         None
     }

@@ -18,7 +18,8 @@ fn reject(host: &str, reason: BlockReason, detail: impl Into<String>) -> Rejecti
 
 /// A priced step that brings a guest (by name or UUID) to a host, or to the host that costs least.
 ///
-/// Must-rules and capacity decide; whether it pays does not, nor does a cool-down.
+/// Must-rules and capacity decide; whether it pays does not, nor does a cool-down. Whoever names the target may
+/// try again where the guest was refused.
 ///
 /// # Errors
 /// A named rejection per candidate; one without a host where the guest itself cannot be moved.
@@ -35,10 +36,13 @@ pub fn place_one(
     let Some(found) = snapshot.guest(guest) else {
         return Err(one(BlockReason::NotThere, format!("no guest {guest:?}")));
     };
+    let asked = target.map(|_| without_refusals(snapshot, &found.name));
+    let snapshot = asked.as_ref().unwrap_or(snapshot);
     let model = Model::new(snapshot, policy, ShutOffGuests::Move);
     let start = model.homes();
     let state = State::new(&model, &start, u64::MAX);
-    let Some(at) = model.guests.iter().position(|g| g.data.name == found.name) else {
+    let name = &found.name;
+    let Some(at) = model.guests.iter().position(|g| g.data.name == *name) else {
         return Err(one(BlockReason::NotThere, format!("no guest {guest:?}")));
     };
     let unit = state.unit_of[at];
@@ -67,6 +71,15 @@ pub fn place_one(
         )),
         None => Err(rejections),
     }
+}
+
+fn without_refusals(snapshot: &Snapshot, guest: &str) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    let guests = snapshot.guests.iter_mut();
+    for found in guests.filter(|found| found.name == guest) {
+        found.refused_by.clear();
+    }
+    snapshot
 }
 
 /// Why the guest itself cannot be moved, not even by hand.

@@ -54,6 +54,8 @@ named! {
         MissingNetwork = "missing_network",
         /// The target cannot reach its storage.
         MissingStorage = "missing_storage",
+        /// The target's agent refused it lately.
+        Refused = "refused",
         /// It was moved a short time ago.
         CoolDown = "cool_down",
         /// It left this host a short time ago and does not return for gain.

@@ -194,6 +194,22 @@ pub struct Migration {
     pub bandwidth_limit_mib_s: f64,
     /// Whether a guest that dirties memory too fast is throttled until it converges.
     pub auto_converge: bool,
+    /// Longer pauses that a copy is allowed in turn when it makes no headway, rising.
+    pub downtime_steps: Vec<Duration>,
+    /// Time without headway after which a copy is allowed the next pause, and after the last is given up.
+    pub patience: Duration,
+    /// Whether a guest whose copy still makes no headway is handed over before it is complete. A link that
+    /// breaks then loses the guest.
+    pub post_copy: bool,
+}
+
+impl Migration {
+    /// The longest pause that a copy may come to be allowed.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        let steps = self.downtime_steps.iter().copied();
+        steps.fold(self.downtime_limit, Duration::max)
+    }
 }
 
 /// Exchange rates between guest-seconds and what else people care about.
@@ -322,6 +338,9 @@ impl Default for Policy {
                 downtime_limit: Duration::from_millis(300),
                 bandwidth_limit_mib_s: 0.0,
                 auto_converge: true,
+                downtime_steps: Vec::new(),
+                patience: Duration::from_secs(60),
+                post_copy: false,
             },
             price: Price {
                 migration_guest_seconds: 60.0,

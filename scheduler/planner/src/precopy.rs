@@ -2,7 +2,8 @@
 //!
 //! Round 0 copies all memory (and local disks); each further round copies what was dirtied meanwhile:
 //! V(i+1) = dirty(V(i)/B), until V/B fits into the allowed pause or the rounds run out (QEMU judges the same
-//! way: what switching over itself takes comes on top of the limit). Where the policy allows it, a guest that makes no progress is throttled in steps, as QEMU's auto-converge does.
+//! way: what switching over itself takes comes on top of the limit); then the longest pause of the policy's steps
+//! decides, and post-copy where the policy allows it. Where the policy allows it, a guest that makes no progress is throttled in steps, as QEMU's auto-converge does.
 //! Source: Clark et al., Live Migration of Virtual Machines, NSDI 2005; QEMU docs/devel/migration.
 
 use crate::constants::{
@@ -100,8 +101,12 @@ pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
         }
         left = replay.round(guest, left, bandwidth, policy.migration.auto_converge);
     }
-    let pause = left / bandwidth;
+    let longest = policy.migration.longest_pause().as_secs_f64();
+    let converges = left / bandwidth <= longest;
     let running = guest.state == GuestState::Running;
+    // Handed over before it is complete, it waits for no more than the switching itself.
+    let early = !converges && policy.migration.post_copy;
+    let pause = if early { 0.0 } else { left / bandwidth };
     Precopy {
         copy_seconds: replay.seconds,
         downtime_seconds: if running {
@@ -110,7 +115,7 @@ pub fn predict(guest: &Guest, bandwidth: f64, policy: &Policy) -> Precopy {
             0.0
         },
         bytes: round_bytes((replay.volume + left) * MIB),
-        converges: pause <= limit,
+        converges: converges || early,
         throttled_seconds: replay.throttled,
     }
 }

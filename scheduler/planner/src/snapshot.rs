@@ -177,6 +177,15 @@ impl GuestState {
     }
 }
 
+/// Why a host did not take a guest, and for how long that is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedBy {
+    /// The refusal's name, as `evenkeel migrations` shows it.
+    pub reason: String,
+    /// Until when.
+    pub until: Timestamp,
+}
+
 /// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guest {
@@ -249,6 +258,12 @@ pub struct Guest {
     /// Hosts that it has left: until then it does not return there for gain.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_lately: BTreeMap<String, Timestamp>,
+    /// Hosts whose agents refused it lately: until then it is not sent there but by hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_by: BTreeMap<String, RefusedBy>,
+    /// Its last copy did not converge: until then it is not moved for gain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconverged_until: Option<Timestamp>,
     /// The owner's word on its weight against others. Carried for people and later versions: plans do not
     /// look at it yet.
     #[serde(default)]
@@ -280,6 +295,8 @@ impl Default for Guest {
             dirty_curve: Vec::new(),
             cooldown_until: None,
             left_lately: BTreeMap::new(),
+            refused_by: BTreeMap::new(),
+            unconverged_until: None,
             priority: 0,
         }
     }

@@ -180,7 +180,9 @@ fn every_optional_field_of_a_snapshot_is_read() {
         )
         .replace(
             "\"cooldown_until\": null, \"priority\": 0",
-            "\"cooldown_until\": \"2026-11-23T02:00:00Z\", \"left_lately\": {\"h7\": \"2026-11-23T06:30:00Z\"}, \"priority\": -3",
+            "\"cooldown_until\": \"2026-11-23T02:00:00Z\", \"left_lately\": {\"h7\": \"2026-11-23T06:30:00Z\"}, \
+             \"refused_by\": {\"h8\": {\"reason\": \"no_memory\", \"until\": \"2026-11-23T03:00:00Z\"}}, \
+             \"unconverged_until\": \"2026-11-24T02:00:00Z\", \"priority\": -3",
         );
     let read = Snapshot::from_json(&full).unwrap();
     let guest = &read.guests[0];
@@ -193,6 +195,11 @@ fn every_optional_field_of_a_snapshot_is_read() {
         (false, Some("host device"))
     );
     assert_eq!(guest.left_lately["h7"].to_string(), "2026-11-23T06:30:00Z");
+    assert_eq!(guest.refused_by["h8"].reason, "no_memory");
+    assert_eq!(
+        guest.unconverged_until.unwrap().to_string(),
+        "2026-11-24T02:00:00Z"
+    );
     assert_eq!(guest.cpu_classes, ["epyc-rome"]);
     assert_eq!(guest.dirty_curve, [(1.0, 20.0), (2.5, 35.5)]);
     assert_eq!(
@@ -443,7 +450,7 @@ fn keys(value: &Value, into: &mut BTreeSet<String>) {
             for (key, inner) in map {
                 into.insert(key.clone());
                 // Labels and hosts have names of their own.
-                if key != "labels" && key != "left_lately" {
+                if !["labels", "left_lately", "refused_by"].contains(&key.as_str()) {
                     keys(inner, into);
                 }
             }

@@ -224,10 +224,10 @@ const BAD: &[(&str, usize, usize, &[&str])] = &[
         &["true or false"],
     ),
     (
-        "[migration]\npost_copy = true",
+        "[migration]\nzero_copy = true",
         2,
         1,
-        &["unknown key \"post_copy\"", "known here"],
+        &["unknown key \"zero_copy\"", "known here"],
     ),
     (
         "[price]\nmigration_guest_seconds = 0",

@@ -4,8 +4,8 @@ mod fleet;
 
 use evenkeel_planner::policy::Policy;
 use evenkeel_planner::{
-    BlockReason, Guest, HostState, InFlight, Options, Snapshot, StepReason, Subject, explain,
-    fleet_loss, loss, place_one, plan, precopy, step_is_still_good,
+    BlockReason, Guest, HostState, InFlight, Options, RefusedBy, Snapshot, StepReason, Subject,
+    explain, fleet_loss, loss, place_one, plan, precopy, step_is_still_good,
 };
 use fleet::{fleet, guest, host};
 
@@ -175,6 +175,10 @@ fn a_step_is_checked_once_more_on_what_is_true_when_it_starts() {
         BlockReason::CoolDown
     );
     assert_eq!(
+        reason(|s| s.guests[0].unconverged_until = Some("2030-01-01T00:00:00Z".parse().unwrap())),
+        BlockReason::NotConverging
+    );
+    assert_eq!(
         reason(|s| s.in_flight.extend([1, 2].map(|n| InFlight {
             guest: format!("g{n}"),
             from: "h1".into(),
@@ -182,6 +186,68 @@ fn a_step_is_checked_once_more_on_what_is_true_when_it_starts() {
         }))),
         BlockReason::MigrationLimit
     );
+}
+
+#[test]
+fn a_host_that_refused_a_guest_is_not_asked_again_but_by_hand() {
+    let mut two = hot();
+    two.hosts.retain(|host| host.name != "h3");
+    let planned = |snapshot: &Snapshot| {
+        let (found, _) = plan(snapshot, &Policy::default(), &Options::default());
+        (found.steps.len(), found.blocked)
+    };
+    assert_eq!(planned(&two).0, 1);
+    let refused = |until: &str| {
+        let mut refused = two.clone();
+        for guest in &mut refused.guests {
+            let by = RefusedBy {
+                reason: "missing_network".into(),
+                until: until.parse().unwrap(),
+            };
+            guest.refused_by.insert("h2".into(), by.clone());
+            // That its own host refused it once is no reason to leave it.
+            guest.refused_by.insert("h1".into(), by);
+        }
+        refused
+    };
+    let now = refused("1970-01-01T01:00:00Z");
+    let (steps, blocked) = planned(&now);
+    assert_eq!(steps, 0);
+    let why = blocked.iter().find(|b| b.reason == BlockReason::Refused);
+    let why = &why.expect("it is named").detail;
+    assert!(why.contains("h2 refused it (missing_network)"), "{why}");
+    assert_eq!(planned(&refused("1969-12-31T23:00:00Z")).0, 1, "it is over");
+
+    let mut draining = now.clone();
+    draining.hosts[0].state = HostState::Draining;
+    assert_eq!(planned(&draining).0, 0, "a drain finds it closed, too");
+    let policy = Policy::default();
+    assert!(place_one(&now, &policy, "g1", None).is_err());
+    assert!(place_one(&now, &policy, "g1", Some("h2")).is_ok());
+}
+
+#[test]
+fn longer_pauses_and_post_copy_let_a_busy_writer_move() {
+    let mut snapshot = hot();
+    for host in &mut snapshot.hosts {
+        host.memory_mib = 65_536;
+    }
+    for guest in &mut snapshot.guests {
+        // 400 MiB are left at 1,000 MiB/s, however often they are copied.
+        guest.memory_mib = 1_000;
+        guest.dirty_curve = vec![(0.1, 400.0), (10.0, 400.0)];
+    }
+    let step = |text: &str| {
+        let text = format!("schema = 1\n[migration]\nauto_converge = false\n{text}");
+        let policy = Policy::parse(&text).unwrap();
+        place_one(&snapshot, &policy, "g1", None)
+    };
+    let refused = step("").unwrap_err();
+    assert_eq!(refused[0].reason, BlockReason::NotConverging);
+    let longer = step("downtime_steps = [\"350ms\", \"500ms\"]").unwrap();
+    assert!((0.4..0.5).contains(&longer.downtime_seconds), "{longer:?}");
+    let early = step("post_copy = true").unwrap();
+    assert!(early.downtime_seconds < 0.1, "{early:?}");
 }
 
 #[test]

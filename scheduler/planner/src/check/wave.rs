@@ -123,6 +123,13 @@ impl Fleet<'_> {
                 format!("{} does not suit {}", to.name, guest.name),
             );
         }
+        let refused = guest.refused_by.get(&to.name);
+        if refused.is_some_and(|by| by.until > self.taken_at && to.name != guest.host) {
+            bad(
+                ViolationKind::NotAllowed,
+                format!("{} refused {} lately", to.name, guest.name),
+            );
+        }
         for &pin in &self.rules.pins_of[g.guest] {
             let pin = &self.rules.pins[pin];
             if pin.hard && !pin.allowed[g.to] {

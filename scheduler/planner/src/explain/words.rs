@@ -17,9 +17,10 @@ impl BlockReason {
             Self::IncompatibleCpu => "the CPU there is not one that the guest can run on",
             Self::MissingNetwork => "a network that the guest uses is not there",
             Self::MissingStorage => "storage that the guest uses cannot be reached from there",
+            Self::Refused => "that host's agent refused it lately, and would again",
             Self::CoolDown => "it was moved a short time ago and rests",
             Self::LeftLately => "it left that host a short time ago and stays away for its balance",
-            Self::NotConverging => "it changes its memory faster than the link can copy it",
+            Self::NotConverging => "it changes its memory faster than the link copies it",
             Self::StaleData => "what is known of it is too old or cannot be true",
             Self::DuplicateUuid => "its UUID stands on two guests: one of them may be a copy",
             Self::HostAbsent => "the host is silent: nobody knows what runs there",
@@ -47,9 +48,12 @@ impl BlockReason {
             Self::IncompatibleCpu => "give the guest a CPU model that all hosts have",
             Self::MissingNetwork => "define the network on that host",
             Self::MissingStorage => "make the storage available on that host",
+            Self::Refused => "mend what was refused; evenkeel migrate --to tries at once",
             Self::CoolDown => "wait, or move it by hand: evenkeel migrate",
             Self::LeftLately => "wait, or move it by hand: evenkeel migrate",
-            Self::NotConverging => "allow a longer pause or auto-converge in the policy",
+            Self::NotConverging => {
+                "allow it more in the policy: downtime_steps, auto_converge or post_copy"
+            }
             Self::StaleData => "look after the agent of its host: evenkeel hosts",
             Self::DuplicateUuid => "find the real one, and give the other a UUID of its own",
             Self::HostAbsent => "look after the host and its agent",

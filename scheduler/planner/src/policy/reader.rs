@@ -187,6 +187,12 @@ impl<'t> Reader<'t> {
 
     /// A duration of at least `least`.
     pub(super) fn duration(&mut self, value: &Value<'_>, least: Duration, into: &mut Duration) {
+        if let Some(given) = self.one_duration(value, least) {
+            *into = given;
+        }
+    }
+
+    fn one_duration(&mut self, value: &Value<'_>, least: Duration) -> Option<Duration> {
         let inner = value.get_ref();
         if inner.is_integer() || inner.is_float() {
             let given = quantity::seconds(self.source(value));
@@ -194,19 +200,34 @@ impl<'t> Reader<'t> {
                 format!("did you mean {d:?}?")
             });
             let message = "a duration needs a unit and quotes".to_owned();
-            return self.fault(value.span(), message, hint);
+            self.fault(value.span(), message, hint);
+            return None;
         }
-        let Some(text) = self.string(value, "a duration such as \"30s\"", quantity::SHAPE) else {
-            return;
-        };
+        let text = self.string(value, "a duration such as \"30s\"", quantity::SHAPE)?;
         match quantity::duration(&text) {
-            Ok(given) if given >= least => *into = given,
+            Ok(given) if given >= least => return Some(given),
             Ok(_) => {
                 let hint = format!("write at least {:?}", quantity::written(least));
                 self.fault(value.span(), format!("{text:?} is too short"), hint);
             }
             Err((message, hint)) => self.fault(value.span(), message, hint),
         }
+        None
+    }
+
+    /// A list of durations of at least `least` each; it may be empty.
+    pub(super) fn durations(
+        &mut self,
+        value: &Value<'_>,
+        least: Duration,
+        into: &mut Vec<Duration>,
+    ) {
+        let Some(list) = value.get_ref().as_array() else {
+            let hint = "write a list: [\"600ms\", \"1s\"]";
+            return self.wrong_type(value, "a list of durations", hint);
+        };
+        let read = list.iter().map(|value| self.one_duration(value, least));
+        *into = read.flatten().collect();
     }
 
     /// One of an enum's names.

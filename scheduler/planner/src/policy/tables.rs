@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::quantity::written;
 use super::reader::{Key, Reader, Value};
 use super::{Control, Limits, Migration, Price, Rule, RuleKind, Selector, Strength};
 
@@ -18,7 +19,16 @@ const LIMITS: &[&str] = &[
     "reserve_host_failures",
 ];
 const CONTROL: &[&str] = &["cycle", "hold", "cooldown", "max_report_age", "window"];
-const MIGRATION: &[&str] = &["downtime_limit", "bandwidth_limit_mib_s", "auto_converge"];
+const MIGRATION: &[&str] = &[
+    "downtime_limit",
+    "bandwidth_limit_mib_s",
+    "auto_converge",
+    "downtime_steps",
+    "patience",
+    "post_copy",
+];
+/// Pauses that a copy may be allowed beyond the first.
+const MOST_DOWNTIME_STEPS: usize = 8;
 const PRICE: &[&str] = &[
     "migration_guest_seconds",
     "balance",
@@ -42,6 +52,8 @@ pub(super) fn home_of(key: &Key<'_>) -> Option<&'static str> {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// No copy can aim at less.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) fn limits(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Limits) {
     let Some(table) = r.table(
@@ -120,14 +132,42 @@ pub(super) fn migration(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Migrat
     for (key, value) in table.iter() {
         match key.get_ref().as_ref() {
             "downtime_limit" => {
-                r.duration(value, Duration::from_millis(10), &mut into.downtime_limit);
+                r.duration(value, LEAST_PAUSE, &mut into.downtime_limit);
             }
             "bandwidth_limit_mib_s" => {
                 r.number(value, 0.0..=1_000_000.0, &mut into.bandwidth_limit_mib_s);
             }
             "auto_converge" => r.boolean(value, &mut into.auto_converge),
+            "downtime_steps" => r.durations(value, LEAST_PAUSE, &mut into.downtime_steps),
+            "patience" => r.duration(value, SECOND, &mut into.patience),
+            "post_copy" => r.boolean(value, &mut into.post_copy),
             _ => r.unknown(key, "migration", MIGRATION, home_of(key)),
         }
+    }
+    if let Some((key, _)) = table.get_key_value("downtime_steps") {
+        rising_steps(r, key, into);
+    }
+}
+
+/// Each step must allow more than the one before it, or it would be none.
+fn rising_steps(r: &mut Reader<'_>, key: &Key<'_>, into: &Migration) {
+    let steps = &into.downtime_steps;
+    let hint = "list longer and longer pauses: [\"600ms\", \"1s\"]";
+    if steps.len() > MOST_DOWNTIME_STEPS {
+        let message = format!(
+            "downtime_steps has {} pauses, at most {MOST_DOWNTIME_STEPS} are taken",
+            steps.len()
+        );
+        return r.fault(key.span(), message, hint);
+    }
+    let before = std::iter::once(&into.downtime_limit).chain(steps);
+    if let Some((less, step)) = before.zip(steps).find(|(less, step)| less >= step) {
+        let message = format!(
+            "downtime_steps does not rise: {} does not allow more than {}",
+            written(*step),
+            written(*less)
+        );
+        r.fault(key.span(), message, hint);
     }
 }
 

@@ -235,6 +235,14 @@ impl State<'_, '_> {
                 .pin_against(at, to)
                 .unwrap_or_default()
                 .to_owned()
+        } else if reason == BlockReason::Refused {
+            let by = guest.refused_by.get(&host.name);
+            by.map_or_else(String::new, |by| {
+                format!(
+                    "{} refused it ({}), until {}",
+                    host.name, by.reason, by.until
+                )
+            })
         } else {
             format!("{} has CPU class {:?}", host.name, host.cpu_class)
         }

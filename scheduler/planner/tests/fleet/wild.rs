@@ -8,7 +8,7 @@
 
 use evenkeel_planner::policy::RuleKind;
 use evenkeel_planner::{
-    Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot, Strength,
+    Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, RefusedBy, Snapshot, Strength,
 };
 
 use super::Dice;
@@ -130,6 +130,15 @@ fn wild_guest(dice: &mut Dice, kind: &Kind, at: usize, hosts: &[Host]) -> Guest 
             .left_lately
             .insert(left.name.clone(), until.parse().unwrap());
     }
+    if dice.rarely(8) {
+        let host = &hosts[dice.below(hosts.len() as u64) as usize];
+        let until = dice.one(&["1970-01-01T01:00:00Z", "1969-12-31T23:59:59Z"]);
+        let by = RefusedBy {
+            reason: "missing_network".into(),
+            until: until.parse().unwrap(),
+        };
+        guest.refused_by.insert(host.name.clone(), by);
+    }
     guest
 }
 
@@ -146,6 +155,7 @@ fn unlike_others(dice: &mut Dice, kind: &Kind, guest: &mut Guest, at: usize) {
         4 | 5 => guest.cooldown_until = Some("1970-01-01T00:10:00Z".parse().unwrap()),
         6 => guest.cooldown_until = Some("1969-12-31T23:59:59Z".parse().unwrap()),
         7 => guest.dirty_rate_mib_s = 4000.0,
+        21 | 22 => guest.unconverged_until = Some("1970-01-01T00:10:00Z".parse().unwrap()),
         8 => guest.local_disk_mib = 10_000,
         9 => guest.memory_mib = 0,
         10 => guest.vcpus = 0,
@@ -317,10 +327,16 @@ pub(crate) fn policy(seed: u64, snapshot: &Snapshot) -> Policy {
         dice.one(&["0.1", "1.0", "0.0"]),
     );
     text += &format!(
-        "[migration]\nauto_converge = {}\nbandwidth_limit_mib_s = {}\ndowntime_limit = \"{}ms\"\n",
+        "[migration]\nauto_converge = {}\nbandwidth_limit_mib_s = {}\ndowntime_limit = \"{}ms\"\n{}",
         dice.one(&["true", "false"]),
         dice.one(&["0.0", "0.0", "80.0"]),
         dice.one(&["300", "300", "20", "2000"]),
+        dice.one(&[
+            "",
+            "",
+            "downtime_steps = [\"2500ms\", \"9s\"]\n",
+            "post_copy = true\n"
+        ]),
     );
     for at in 0..dice.one(&[0, 1, 2, 4, 7]) {
         let with = text.clone() + &wild_rule(&mut dice, snapshot, at);

@@ -227,7 +227,12 @@ pub(crate) fn copy(guest: &Guest, ends: (&Host, &Host), slopes: f64, policy: &Po
         }
         left = next;
     }
-    let downtime = if running { left / rate + 0.03 } else { 0.0 };
+    let steps = policy.migration.downtime_steps.iter();
+    let most = steps.map(|s| s.as_secs_f64()).fold(limit, f64::max);
+    let in_time = left / rate <= most;
+    let early = !in_time && policy.migration.post_copy;
+    let wait = if early { 0.0 } else { left / rate };
+    let downtime = if running { wait + 0.03 } else { 0.0 };
     let demand = if running { wanted(guest) } else { 0.0 };
     let pause = downtime * demand.max(0.1 * f64::from(guest.vcpus));
     let brown_out = (0.05 * seconds + throttled) * demand;
@@ -236,7 +241,7 @@ pub(crate) fn copy(guest: &Guest, ends: (&Host, &Host), slopes: f64, policy: &Po
         seconds,
         downtime,
         mib: mib + left,
-        converges: fits(left),
+        converges: in_time || early,
         cost,
     }
 }

@@ -310,13 +310,14 @@ impl<'a> Run<'a> {
                     .iter()
                     .any(|m| m.name == guest.name)
         };
-        let rests = guest
-            .cooldown_until
-            .is_some_and(|until| until > snapshot.taken_at);
+        let still = |until: Option<jiff::Timestamp>| until.is_some_and(|u| u > snapshot.taken_at);
+        let rests = still(guest.cooldown_until) || still(guest.unconverged_until);
         let stays_away = guest
             .left_lately
             .get(&step.to)
             .is_some_and(|until| *until > snapshot.taken_at);
+        let refused = guest.refused_by.get(&step.to).map(|by| by.until);
+        let refused = step.to != guest.host && still(refused);
         let held = self
             .guests_on(&step.to)
             .iter()
@@ -350,6 +351,7 @@ impl<'a> Run<'a> {
                 "is paused",
             ),
             (self.gains(step) && rests, "rests"),
+            (refused, "was refused there lately"),
             (self.gains(step) && stays_away, "returns too soon"),
             (
                 !super::loss::copy(guest, (from, to), 0.0, policy).converges,
