@@ -12,6 +12,7 @@
 
 mod abort;
 mod configuration;
+mod converge;
 mod demo;
 mod identity;
 mod leadership;

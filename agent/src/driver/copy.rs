@@ -94,6 +94,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             downtime_limit: self.order.options.downtime_limit,
             bandwidth_limit_mib_s: self.order.options.bandwidth_limit_mib_s,
             auto_converge: self.order.options.auto_converge,
+            post_copy: self.order.options.post_copy,
         }
     }
 
@@ -336,6 +337,9 @@ pub(super) fn progress(job: &JobProgress, before: &v1::CopyProgress) -> v1::Copy
         transferred_bytes: job.transferred_bytes.max(before.transferred_bytes),
         remaining_bytes: job.remaining_bytes,
         dirty_bytes_per_second: job.dirty_bytes_per_second,
+        peak_dirty_bytes_per_second: job
+            .dirty_bytes_per_second
+            .max(before.peak_dirty_bytes_per_second),
         bandwidth_bytes_per_second: job.bandwidth_bytes_per_second,
         iteration: job.iteration.max(before.iteration),
         expected_downtime_ms: ms(job.expected_downtime),

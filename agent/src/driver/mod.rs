@@ -6,6 +6,7 @@
 //!  service::Cancel ──cancel──▶   │
 //!  adopt ──────────── adopt ──▶  └─ Task: state ─step─▶ commands
 //!                                     copy:   prepare, start, follow, abort, poll
+//!                                     ladder: what a copy without headway is allowed
 //!                                     settle: ask both hosts until they agree
 //!                                     resolve: an operator's word; tidying up
 //!                                     write:  the journal, phases until etcd takes them
@@ -17,6 +18,7 @@
 
 mod copy;
 mod figures;
+mod ladder;
 mod resolve;
 mod settle;
 mod task;

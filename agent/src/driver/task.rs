@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{Command, Event, MigrationState, Outcome, Place, Whereabouts};
+use evenkeel_types::{Command, Event, Ladder, MigrationState, Outcome, Place, Whereabouts};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub(super) struct Task<H, R, P> {
     pub(super) over_ms: Option<i64>,
     /// Whether the job is being aborted until it is over.
     pub(super) aborting: bool,
+    /// What the copy is allowed when it makes no headway.
+    pub(super) ladder: Ladder,
 }
 
 impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
@@ -85,6 +87,8 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         let (updates, watched) = watch::channel(v1::MigrationUpdate::default());
         let asker = Asker::new(&driver.timings);
         let over_ms = copy::over_ms(&state, &stored.value);
+        let options = &order.options;
+        let ladder = Ladder::new(&options.downtime_steps, options.post_copy, options.patience);
         let task = Self {
             driver,
             order,
@@ -101,6 +105,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             over: CancellationToken::new(),
             over_ms,
             aborting: false,
+            ladder,
         };
         (task, watched)
     }
@@ -153,7 +158,16 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
                 self.prepared = Some(prepared);
                 self.feed(Event::Prepared, String::new(), events).await;
             }
-            Signal::Progress(progress) => self.note_progress(&progress),
+            Signal::Progress(progress) => {
+                self.note_progress(&progress);
+                if let Some((words, event)) = self.climb(&progress) {
+                    self.add_detail(words);
+                    self.show();
+                    if let Some(event) = event {
+                        self.feed(event, String::new(), events).await;
+                    }
+                }
+            }
             Signal::Resolve(place, words, reply) => {
                 let may = self.may_resolve(place);
                 if may.is_ok() {

@@ -426,6 +426,7 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
             downtime_limit: Duration::from_millis(300),
             bandwidth_limit_mib_s: None,
             auto_converge: false,
+            post_copy: false,
         };
         hypervisor.migrate(&migration, &CallGate::default())
     });

@@ -41,10 +41,12 @@ struct FakeGuest {
     backup: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Job {
     progress: JobProgress,
     abort: bool,
+    pauses: Vec<Duration>,
+    post_copy: bool,
 }
 
 #[derive(Debug)]
@@ -314,6 +316,13 @@ impl FakeHypervisor {
         })
     }
 
+    /// Allows the guest's running copy something.
+    fn allow(&self, id: &GuestId, allow: impl FnOnce(&mut Job)) -> Result<(), HypervisorError> {
+        let allowed = self.guest(id, |g| g.job.as_mut().map(allow))?;
+        self.world.shared.changed.notify_all();
+        allowed.ok_or_else(|| failed(ERR_OPERATION_INVALID, "no migration job"))
+    }
+
     /// Takes a guest away that is `wanted` here.
     fn remove(&self, id: &GuestId, wanted: Presence) -> Result<(), HypervisorError> {
         if self.guest(id, |g| g.presence)? != wanted {
@@ -345,10 +354,7 @@ impl FakeHypervisor {
                 "domain is not running or has a job",
             ));
         }
-        guest.job = Some(Job {
-            progress: JobProgress::default(),
-            abort: false,
-        });
+        guest.job = Some(Job::default());
         guest.counters.migrating_out = true;
         let mut half = guest.clone();
         half.job = None;
@@ -409,8 +415,8 @@ impl FakeHypervisor {
                         let aborted = state
                             .guests
                             .get(id)
-                            .and_then(|g| g.job)
-                            .is_none_or(|job| job.abort);
+                            .and_then(|g| g.job.as_ref())
+                            .is_none_or(|job| job.abort || job.post_copy);
                         state.up && !aborted
                     })
                 })
@@ -419,6 +425,9 @@ impl FakeHypervisor {
                 return CopyEnd::SourceDown;
             };
             match state.guests.get_mut(id).and_then(|g| g.job.as_mut()) {
+                Some(job) if job.post_copy || script.suffices(&job.pauses) => {
+                    return CopyEnd::Copied;
+                }
                 Some(job) if !job.abort => advance(&mut job.progress, iteration, script),
                 _ => return CopyEnd::Aborted,
             }
@@ -442,7 +451,7 @@ impl FakeHypervisor {
         }
         self.world
             .say(&self.host, HypervisorEvent::SwitchoverBegan(id.clone()));
-        let last = self.guest(id, |g| g.job.map(|job| job.progress));
+        let last = self.guest(id, |g| g.job.as_ref().map(|job| job.progress));
         self.finish(id);
         self.settle(id, target, script.ending)?;
         let mut last = last.ok().flatten().unwrap_or_default();
@@ -456,8 +465,9 @@ impl FakeHypervisor {
     fn settle(&self, id: &GuestId, target: &str, ending: Ending) -> Result<(), HypervisorError> {
         use Presence::{Absent, PausedByMigration, Running, ShutOff};
         let (at_source, at_target, error) = match ending {
-            Ending::Moves => (Absent, Running, None),
-            Ending::Fails | Ending::NeverConverges => (Running, Absent, Some(ERR_INTERNAL)),
+            // Of what never converges only what was allowed more gets here.
+            Ending::Moves | Ending::NeverConverges => (Absent, Running, None),
+            Ending::Fails => (Running, Absent, Some(ERR_INTERNAL)),
             Ending::FailsThoughMoved => (ShutOff, Running, Some(ERR_SYSTEM)),
             Ending::LeavesPausedSource => (PausedByMigration, Running, Some(ERR_SYSTEM)),
             Ending::LeavesPausedTarget => (Running, PausedByMigration, Some(ERR_INTERNAL)),
@@ -487,10 +497,12 @@ fn advance(progress: &mut JobProgress, iteration: u32, script: &Script) {
     const MIB: u64 = 1 << 20;
     let done = u64::from(iteration);
     let all = u64::from(script.iterations.max(iteration));
+    // One that never converges has as much to copy in each round.
+    let left = (all - done).max(u64::from(script.ending == Ending::NeverConverges));
     *progress = JobProgress {
         total_bytes: all * 16 * MIB,
         transferred_bytes: done * 16 * MIB,
-        remaining_bytes: (all - done) * 16 * MIB,
+        remaining_bytes: left * 16 * MIB,
         dirty_bytes_per_second: MIB,
         bandwidth_bytes_per_second: 100 * MIB,
         iteration,
@@ -575,7 +587,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {
-        self.guest(guest, |g| g.job.map(|job| job.progress))
+        self.guest(guest, |g| g.job.as_ref().map(|job| job.progress))
     }
 
     fn is_busy(&self, guest: &GuestId) -> Result<bool, HypervisorError> {
@@ -590,6 +602,14 @@ impl Hypervisor for FakeHypervisor {
         });
         self.world.shared.changed.notify_all();
         done
+    }
+
+    fn allow_pause(&self, guest: &GuestId, pause: Duration) -> Result<(), HypervisorError> {
+        self.allow(guest, |job| job.pauses.push(pause))
+    }
+
+    fn start_post_copy(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.allow(guest, |job| job.post_copy = true)
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

@@ -149,6 +149,8 @@ pub struct LiveMigration {
     pub bandwidth_limit_mib_s: Option<u64>,
     /// Whether the guest may be slowed down to converge.
     pub auto_converge: bool,
+    /// Whether it may be handed over before the copy is complete, when [`Hypervisor::start_post_copy`] says so.
+    pub post_copy: bool,
 }
 
 /// Decides between a migration's call and its giving up: one of them happens, never both.
@@ -295,6 +297,19 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// When the guest is not here or the hypervisor does not answer.
     fn abort(&self, guest: &GuestId) -> Result<(), HypervisorError>;
+
+    /// Sets the longest pause that the guest's running copy may aim at.
+    ///
+    /// # Errors
+    /// When no migration takes it away from here, or the hypervisor does not answer.
+    fn allow_pause(&self, guest: &GuestId, pause: Duration) -> Result<(), HypervisorError>;
+
+    /// Hands the guest over before its copy is complete. From then on nothing can stop the migration, and a link
+    /// that breaks loses the guest.
+    ///
+    /// # Errors
+    /// When no migration takes it away from here or it does not allow this, or the hypervisor does not answer.
+    fn start_post_copy(&self, guest: &GuestId) -> Result<(), HypervisorError>;
 
     /// Events from now on. Bounded: a receiver that lags must look again for itself.
     fn events(&self) -> tokio::sync::broadcast::Receiver<HypervisorEvent>;

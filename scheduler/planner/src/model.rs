@@ -341,32 +341,25 @@ impl MobilityJudge<'_> {
             let detail = format!("is {}: it gains nothing by a move", guest.state.as_str());
             return Mobility::ForcedOnly(BlockReason::DoesNotPay, detail);
         }
-        match guest.cooldown_until {
-            Some(until) if until > self.snapshot.taken_at => Mobility::ForcedOnly(
-                BlockReason::CoolDown,
-                format!("{} s left", self.left(until)),
-            ),
-            Some(_) | None => self.unconverged(guest),
-        }
+        self.resting(guest).unwrap_or(Mobility::Free)
     }
 
-    /// What is left of a time, s.
-    fn left(&self, until: Timestamp) -> i64 {
-        until.duration_since(self.snapshot.taken_at).as_secs()
-    }
-
-    fn unconverged(&self, guest: &Guest) -> Mobility {
-        match guest.unconverged_until {
-            Some(until) if until > self.snapshot.taken_at => {
-                let detail = format!(
-                    "its last copy did not converge, at {:.1} MiB/s dirtied; left alone for {} s",
-                    guest.dirty_rate_mib_s,
-                    self.left(until)
-                );
-                Mobility::ForcedOnly(BlockReason::NotConverging, detail)
-            }
-            Some(_) | None => Mobility::Free,
+    /// A time that its last moves leave it alone for. A copy that did not converge tells more than the cool-down
+    /// after it.
+    fn resting(&self, guest: &Guest) -> Option<Mobility> {
+        let now = self.snapshot.taken_at;
+        let left = |until: Timestamp| until.duration_since(now).as_secs();
+        if let Some(until) = guest.unconverged_until.filter(|until| *until > now) {
+            let detail = format!(
+                "its last copy did not converge, at {:.1} MiB/s dirtied; left alone for {} s",
+                guest.dirty_rate_mib_s,
+                left(until)
+            );
+            return Some(Mobility::ForcedOnly(BlockReason::NotConverging, detail));
         }
+        let until = guest.cooldown_until.filter(|until| *until > now)?;
+        let detail = format!("{} s left", left(until));
+        Some(Mobility::ForcedOnly(BlockReason::CoolDown, detail))
     }
 
     fn fixed(&self, at: usize, guest: &Guest, host: &Host) -> Option<(BlockReason, String)> {

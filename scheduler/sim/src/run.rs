@@ -233,18 +233,9 @@ impl Simulation {
         let before = self.fleet.remembered.get(guest).map(|r| r.message.clone());
         let cooldown = self.active.policy().control.cooldown;
         let message = after_move(before.as_ref(), &ended, cooldown, now_ms);
-        let past = |record: &v1::MoveRecord| Past {
-            source: record.source.clone(),
-            target: record.target.clone(),
-            ended_ms: record.ended_at_ms,
-            state: record
-                .state
-                .as_ref()
-                .and_then(|s| MigrationState::try_from(s).ok()),
-        };
         let remembered = Remembered {
             cooldown_until_ms: message.cooldown_until_ms,
-            moves: message.moves.iter().map(past).collect(),
+            moves: message.moves.iter().map(Past::from).collect(),
             message,
             mod_revision: 1,
         };

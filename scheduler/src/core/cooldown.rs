@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_proto::v1;
 use evenkeel_types::{MigrationState, Outcome};
 
+use super::lessons::{did_not_converge, longest_pause_ms};
 use super::millis;
 
 /// Moves within this time count as repeats.
@@ -29,6 +30,7 @@ pub fn after_move(
     let took_ms = ended.ended_at_ms.saturating_sub(ended.started_at_ms);
     let mut record = before.cloned().unwrap_or_default();
     record.dirty_rate_mib_s = dirty_rate(record.dirty_rate_mib_s, ended);
+    let options = order.options.clone().unwrap_or_default();
     record.uuid = order.guest_uuid;
     record.name = order.guest_name;
     record.moves.push(v1::MoveRecord {
@@ -46,6 +48,8 @@ pub fn after_move(
         detail: ended.detail.clone(),
         prediction: order.prediction,
         progress: ended.progress,
+        longest_pause_ms: longest_pause_ms(&options),
+        post_copy: options.post_copy,
     });
     let surplus = record.moves.len().saturating_sub(MOST_MOVES);
     record.moves.drain(..surplus);
@@ -55,12 +59,22 @@ pub fn after_move(
 }
 
 /// The rate at which a guest dirties memory, MiB/s: what its last copy saw, and half of what was known before.
-/// A copy that ended in its first round saw nothing.
+/// A copy that ended in its first round saw nothing; one that did not converge saw the most that is to be expected.
 fn dirty_rate(known: f64, ended: &v1::Journal) -> f64 {
-    let seen = ended.progress.map_or(0, |p| p.dirty_bytes_per_second) >> 10;
-    let seen = f64::from(u32::try_from(seen).unwrap_or(u32::MAX)) / KIB_PER_MIB;
+    let progress = ended.progress.unwrap_or_default();
+    let state = ended.state.as_ref();
+    let state = state.and_then(|state| MigrationState::try_from(state).ok());
+    let too_fast = state.is_some_and(did_not_converge);
+    let rate = if too_fast {
+        progress.peak_dirty_bytes_per_second
+    } else {
+        progress.dirty_bytes_per_second
+    };
+    let seen = f64::from(u32::try_from(rate >> 10).unwrap_or(u32::MAX)) / KIB_PER_MIB;
     if seen <= 0.0 {
         known
+    } else if too_fast {
+        known.max(seen)
     } else if known > 0.0 {
         f64::midpoint(known, seen)
     } else {

@@ -14,6 +14,7 @@ pub mod choose;
 pub mod cooldown;
 pub mod holds;
 mod learn;
+pub mod lessons;
 pub mod pace;
 pub mod policy;
 pub mod returns;

@@ -9,7 +9,7 @@ use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, lessons};
 use crate::observe::{Fleet, GuestReading, HostReport, RunState};
 
 /// Basis points in one.
@@ -191,6 +191,8 @@ impl Picture<'_> {
                 .then(|| Timestamp::from_millisecond(rests_until).ok())
                 .flatten(),
             left_lately,
+            refused_by: lessons::refused_by(moves, self.now_ms),
+            unconverged_until: lessons::unconverged_until(moves, self.policy, self.now_ms),
             priority: reading.priority,
             ..Guest::default()
         }

@@ -154,6 +154,8 @@ impl Bench {
 
     fn remember(&mut self, n: u32, state: MigrationState, ended_ms: i64) {
         let past = Past {
+            longest_pause: Duration::ZERO,
+            post_copy: false,
             source: "h1".into(),
             target: "h2".into(),
             ended_ms,

@@ -45,11 +45,20 @@ pub fn order_for(
     let predicted = Duration::try_from_secs_f64(step.copy_seconds.max(0.0) * DEADLINE_FACTOR)
         .unwrap_or(LONGEST_DEADLINE);
     let time = predicted.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE);
+    let steps = policy
+        .migration
+        .downtime_steps
+        .iter()
+        .copied()
+        .map(whole_ms);
     let options = v1::MoveOptions {
         kind: v1::MoveKind::Live.into(),
         downtime_limit_ms: whole_ms(policy.migration.downtime_limit),
         bandwidth_limit_mib_s: whole(policy.migration.bandwidth_limit_mib_s),
         auto_converge: policy.migration.auto_converge,
+        downtime_steps_ms: steps.collect(),
+        patience_ms: whole_ms(policy.migration.patience),
+        post_copy: policy.migration.post_copy,
         ..v1::MoveOptions::default()
     };
     let why = if cause.reason.is_empty() {

@@ -196,18 +196,9 @@ pub(super) fn journal(
 
 pub(super) fn remembered(entry: &Entry) -> Result<Remembered, String> {
     let m: v1::GuestRecord = message(entry)?;
-    let past = |r: &v1::MoveRecord| Past {
-        source: r.source.clone(),
-        target: r.target.clone(),
-        ended_ms: r.ended_at_ms,
-        state: r
-            .state
-            .as_ref()
-            .and_then(|s| MigrationState::try_from(s).ok()),
-    };
     Ok(Remembered {
         cooldown_until_ms: m.cooldown_until_ms,
-        moves: m.moves.iter().map(past).collect(),
+        moves: m.moves.iter().map(Past::from).collect(),
         mod_revision: entry.mod_revision,
         message: m,
     })

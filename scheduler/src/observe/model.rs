@@ -1,6 +1,7 @@
 //! Typed values of what stands in etcd. Generated messages are kept only where they are passed on whole.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
@@ -156,4 +157,22 @@ pub struct Past {
     pub ended_ms: i64,
     /// How; `None` if a newer version wrote something we do not know.
     pub state: Option<MigrationState>,
+    /// The longest pause that its copy was allowed; none: an older version wrote this.
+    pub longest_pause: Duration,
+    /// Whether it could have been handed over early.
+    pub post_copy: bool,
+}
+
+impl From<&v1::MoveRecord> for Past {
+    fn from(record: &v1::MoveRecord) -> Self {
+        let state = record.state.as_ref();
+        Self {
+            source: record.source.clone(),
+            target: record.target.clone(),
+            ended_ms: record.ended_at_ms,
+            state: state.and_then(|s| MigrationState::try_from(s).ok()),
+            longest_pause: Duration::from_millis(record.longest_pause_ms),
+            post_copy: record.post_copy,
+        }
+    }
 }

@@ -13,6 +13,16 @@ pub struct Script {
     pub ending: Ending,
     /// Whether the call fails at once while the copy goes on: the connection to libvirtd broke.
     pub call_breaks: bool,
+    /// A pause that lets a copy end that would not converge; `None`: none does.
+    pub pause_needed: Option<Duration>,
+}
+
+impl Script {
+    /// Whether one of these pauses lets the copy end.
+    pub(super) fn suffices(&self, pauses: &[Duration]) -> bool {
+        let needed = self.pause_needed;
+        needed.is_some_and(|needed| pauses.iter().any(|pause| *pause >= needed))
+    }
 }
 
 impl Default for Script {
@@ -22,6 +32,7 @@ impl Default for Script {
             iteration_time: Duration::from_millis(2),
             ending: Ending::Moves,
             call_breaks: false,
+            pause_needed: None,
         }
     }
 }

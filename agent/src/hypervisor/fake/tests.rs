@@ -21,6 +21,7 @@ fn to_h2() -> LiveMigration {
         downtime_limit: Duration::from_millis(300),
         bandwidth_limit_mib_s: None,
         auto_converge: false,
+        post_copy: false,
     }
 }
 

@@ -49,6 +49,7 @@ const FROM_QEMU: i32 = 10;
 /// `virDomainEventType` and `virDomainEventSuspendedDetailType`
 const EVENT_SUSPENDED: i32 = 3;
 const SUSPENDED_MIGRATED: i32 = 1;
+const SUSPENDED_POST_COPY: i32 = 7;
 
 /// `virDomainMigrateFlags`
 const LIVE: u32 = 1;
@@ -57,6 +58,7 @@ const PERSIST_DEST: u32 = 1 << 3;
 const UNDEFINE_SOURCE: u32 = 1 << 4;
 const ABORT_ON_ERROR: u32 = 1 << 12;
 const AUTO_CONVERGE: u32 = 1 << 13;
+const POST_COPY: u32 = 1 << 15;
 
 /// How the adapter talks to libvirt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +237,8 @@ fn hub(
                 let Ok(guest) = guest.parse::<GuestId>() else {
                     return;
                 };
-                if (event, detail) == (EVENT_SUSPENDED, SUSPENDED_MIGRATED) {
+                let hands_over = matches!(detail, SUSPENDED_MIGRATED | SUSPENDED_POST_COPY);
+                if event == EVENT_SUSPENDED && hands_over {
                     tell(HypervisorEvent::SwitchoverBegan(guest.clone()));
                 }
                 tell(HypervisorEvent::GuestChanged(guest));
@@ -308,13 +311,16 @@ fn job(domain: &Domain) -> RawResult<(i32, Params)> {
 
 /// The flags of a live migration. Never OFFLINE: libvirt takes it for a running guest, moves the definition
 /// and leaves the guest without one. PERSIST_DEST would make a transient guest persistent.
-fn flags(persistent: bool, auto_converge: bool) -> u32 {
+fn flags(persistent: bool, migration: &LiveMigration) -> u32 {
     let mut flags = LIVE | PEER2PEER | ABORT_ON_ERROR;
     if persistent {
         flags |= PERSIST_DEST | UNDEFINE_SOURCE;
     }
-    if auto_converge {
+    if migration.auto_converge {
         flags |= AUTO_CONVERGE;
+    }
+    if migration.post_copy {
+        flags |= POST_COPY;
     }
     flags
 }
@@ -335,7 +341,7 @@ fn migrate(
         bandwidth: migration.bandwidth_limit_mib_s,
         ..MigrateParameters::default()
     };
-    let flags = flags(domain.is_persistent()?, migration.auto_converge);
+    let flags = flags(domain.is_persistent()?, migration);
     if !gate.pass() {
         return Err(given_up());
     }
@@ -444,6 +450,14 @@ impl Hypervisor for LibvirtHypervisor {
                 other => other,
             }
         })
+    }
+
+    fn allow_pause(&self, guest: &GuestId, pause: Duration) -> Result<(), HypervisorError> {
+        self.on_guest(guest, |domain| domain.set_max_downtime(pause))
+    }
+
+    fn start_post_copy(&self, guest: &GuestId) -> Result<(), HypervisorError> {
+        self.on_guest(guest, Domain::start_post_copy)
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

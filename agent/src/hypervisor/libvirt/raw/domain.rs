@@ -176,6 +176,16 @@ impl Domain {
         Ok(self.0.migrate_set_max_downtime(ms, 0)?)
     }
 
+    /// Hands it over before the running copy is complete.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn start_post_copy(&self) -> RawResult<()> {
+        // Raw: virt has no such call.
+        // SAFETY: a live handle.
+        counted(unsafe { sys::virDomainMigrateStartPostCopy(self.raw(), 0) }).map(drop)
+    }
+
     /// Migrates, peer to peer; blocks until libvirt is done.
     ///
     /// # Errors
