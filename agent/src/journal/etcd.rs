@@ -21,6 +21,8 @@ use super::{
 /// Looks and tries of one admission or write. The keys have one writer each, so a second round is rare
 /// (a request that timed out and landed) and a fourth means that something else is wrong.
 const ROUNDS: usize = 4;
+/// Tries that etcd does not answer, after which it is away.
+const FAILURES: usize = 2;
 /// Pause before looking again after etcd did not answer.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -186,21 +188,33 @@ impl Records for EtcdRecords {
             let detail = format!("{leader_key:?} is no leader's key");
             return Err((Refusal::StaleEpoch, detail));
         }
+        let detail = "order, journal or leader changed at every look".to_owned();
+        let mut refused = (Refusal::NoSuchOrder, detail);
+        let mut failures = 0;
         for _ in 0..ROUNDS {
             match self.try_admit(order, leader_key, journal).await {
                 Ok(Some(revision)) => return Ok(revision),
                 Ok(None) => {}
+                Err(AdmitError::Refused((Refusal::Duplicate, _))) if failures > 0 => {
+                    // What stands may be what a request wrote whose answer was lost.
+                    let landed = self.landed(order, journal).await;
+                    return landed.ok_or(refused);
+                }
                 Err(AdmitError::Refused(refused)) => return Err(refused),
                 Err(AdmitError::Store(error)) => {
-                    return match self.landed(order, journal).await {
-                        Some(revision) => Ok(revision),
-                        None => Err(no_etcd(&error)),
-                    };
+                    if let Some(revision) = self.landed(order, journal).await {
+                        return Ok(revision);
+                    }
+                    // One member of several that dies takes the requests with it that it was to carry.
+                    refused = no_etcd(&error);
+                    failures += 1;
+                    if failures >= FAILURES {
+                        break;
+                    }
                 }
             }
         }
-        let detail = "order, journal or leader changed at every look".to_owned();
-        Err((Refusal::NoSuchOrder, detail))
+        Err(refused)
     }
 
     async fn confirm(&self, leader_key: &str, epoch: Epoch) -> Result<(), Refused> {
