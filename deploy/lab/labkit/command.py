@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -64,6 +65,12 @@ def verb(verbs, name, run, help_text, *arguments):
     return parser
 
 
+def keepalive(text):
+    if not re.fullmatch(r'[1-9]\d{0,3}x[1-9]\d{0,3}', text):
+        raise argparse.ArgumentTypeError("write seconds and a count: 5x5")
+    return text
+
+
 REST = {'nargs': argparse.REMAINDER}
 JSON = ('-o', {'choices': ('json',), 'dest': 'output', 'help': 'print JSON'})
 
@@ -77,6 +84,8 @@ def add_life_verbs(verbs):
     up.add_argument('--mem', type=int, default=512, metavar='MiB', help='memory a host says it has')
     up.add_argument('--etcd', type=int, default=1, choices=(1, 3), help='members')
     up.add_argument('--schedulers', type=int, default=3, metavar='N', choices=range(0, 8))
+    up.add_argument('--keepalive', default='5x5', type=keepalive, metavar='SECONDSxCOUNT',
+                    help='when libvirt gives up a silent peer')
     up.add_argument('--scrape', type=float, default=2, metavar='SECONDS', help="Prometheus' interval")
     up.add_argument('--no-prometheus', action='store_true')
     up.add_argument('--bin', default='', metavar='DIR', help='where the Evenkeel binaries are (LAB_BIN)')
@@ -105,7 +114,7 @@ def run_up(lab, args):
         raise LabError('a lab has 1 to 99 hosts')
     options = Options(hosts=args.hosts, schedulers=args.schedulers, cpu_percent=args.cpu, memory_mib=args.mem,
                       etcd_members=args.etcd, prometheus=not args.no_prometheus, scrape_seconds=args.scrape,
-                      binaries=binaries)
+                      binaries=binaries, keepalive=args.keepalive)
     drop_ins = [('agent', f) for f in args.agent_toml] + [('scheduler', f) for f in args.scheduler_toml]
     lifecycle.up(lab, options, drop_ins, args.watchdog)
     print(f"lab '{lab.id}' is up: {args.hosts} hosts in {time.monotonic() - start:.1f} s"

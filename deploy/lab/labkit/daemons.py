@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 from . import cgroups, network, nodes, shell
 from .model import (AGENT_METRICS_PORT, AGENT_PORT, REPOSITORY, SCHEDULER_METRICS_PORT, SCHEDULER_PORT, LabError,
@@ -127,14 +128,23 @@ def pids(lab, node):
     return nodes.find(lab, node, PROGRAMS[node.kind])
 
 
+def _has_ended(lab, node):
+    """Looked at for half a second: one that has just been started is not itself yet."""
+    for _ in range(5):
+        if pids(lab, node):
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def wait_ready(lab):
     """Until every daemon listens. One that has ended, or never listens, is an error that shows its log."""
     for node in daemon_nodes(lab):
         port = AGENT_METRICS_PORT if node.kind == 'host' else SCHEDULER_METRICS_PORT
         try:
-            shell.wait_until(lambda n=node, p=port: not pids(lab, n) or network.listens(lab, n.address, p),
+            shell.wait_until(lambda n=node, p=port: _has_ended(lab, n) or network.listens(lab, n.address, p),
                              f'{PROGRAMS[node.kind]} on {node.name} to listen', seconds=30, pause=0.05)
-            if not pids(lab, node):
+            if _has_ended(lab, node):
                 raise LabError(f'{PROGRAMS[node.kind]} on {node.name} has ended')
         except LabError as error:
             raise LabError(f'{error}\n{shell.tail(log_path(lab, node))}') from error

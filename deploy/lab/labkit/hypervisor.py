@@ -6,15 +6,15 @@ import uuid
 from . import nodes, shell
 from .model import LabError
 
-# A connection that went silent is given up after 5 s x 5, and the network is told apart from the host.
+# A connection that went silent is given up after 5 s x 5 (libvirt's own default) unless the lab says otherwise.
 LIBVIRTD_CONF = '''listen_tls = 0
 listen_tcp = 1
 listen_addr = "{address}"
 auth_tcp = "none"
 auth_unix_rw = "none"
 host_uuid = "{uuid}"
-keepalive_interval = 5
-keepalive_count = 5
+keepalive_interval = {seconds}
+keepalive_count = {count}
 '''
 
 # Control groups and confinement are left alone: the lab has put the whole host into a group already.
@@ -25,8 +25,8 @@ user = "root"
 group = "root"
 namespaces = [ ]
 remember_owner = 0
-keepalive_interval = 5
-keepalive_count = 5
+keepalive_interval = {seconds}
+keepalive_count = {count}
 migration_address = "{migration}"
 migration_host = "{migration}"
 '''
@@ -41,8 +41,11 @@ def prepare(lab, host):
     path = nodes.directory(lab, host)
     for directory in ('lib/qemu', 'log/qemu', 'cache', 'local', 'agent'):
         os.makedirs(f'{path}/{directory}', exist_ok=True)
-    shell.write(f'{path}/etc/libvirtd.conf', LIBVIRTD_CONF.format(address=host.address, uuid=host_uuid(lab, host)))
-    shell.write(f'{path}/etc/qemu.conf', QEMU_CONF.format(migration=host.migration_address))
+    seconds, count = lab.options.keepalive.split('x')
+    shell.write(f'{path}/etc/libvirtd.conf', LIBVIRTD_CONF.format(
+        address=host.address, uuid=host_uuid(lab, host), seconds=seconds, count=count))
+    shell.write(f'{path}/etc/qemu.conf', QEMU_CONF.format(
+        migration=host.migration_address, seconds=seconds, count=count))
     kib = lab.options.memory_mib * 1024
     shell.write(f'{path}/meminfo', ''.join(f'{name + ":":<16}{value:8d} kB\n' for name, value in (
         ('MemTotal', kib), ('MemFree', kib), ('MemAvailable', kib), ('Buffers', 0), ('Cached', 0),

@@ -42,6 +42,7 @@ class Options:
     etcd_members: int = 1
     prometheus: bool = True
     scrape_seconds: float = 2
+    keepalive: str = '5x5'        # seconds and count after which libvirt gives up a silent peer
     binaries: str = ''            # directory with the Evenkeel binaries, empty if there are none
 
 
