@@ -15,8 +15,9 @@ use crate::network::Caller;
 
 /// Reading a lab's whole history takes less.
 const HISTORY_DEADLINE: Duration = Duration::from_secs(20);
-/// Where the lab's etcd listens.
-const ENDPOINT: &str = "https://10.90.0.1:2379";
+
+/// Between two looks at a key whose change must not be missed.
+const GLANCE: Duration = Duration::from_millis(3);
 
 /// One write of the past.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +41,11 @@ pub fn keys() -> Keys {
 impl Lab {
     /// A connection to etcd; only inside the lab's network.
     pub async fn store(&self, caller: Caller) -> Store {
-        Store::connect(
-            &[ENDPOINT.to_owned()],
-            &self.identity(caller),
-            &Registry::new(),
-        )
-        .await
-        .expect("a client of the lab's etcd")
+        let ports = (0..self.etcd_members).map(|member| 2379 + 10 * member);
+        let endpoints: Vec<String> = ports.map(|p| format!("https://10.90.0.1:{p}")).collect();
+        Store::connect(&endpoints, &self.identity(caller), &Registry::new())
+            .await
+            .expect("a client of the lab's etcd")
     }
 
     /// Everything below `prefix` now.
@@ -148,6 +147,30 @@ impl Lab {
         entries
             .first()
             .map(|entry| entry.decode().expect("a journal"))
+    }
+
+    /// Until the guest's journal at `source` is as wanted, looked at as often as etcd answers; whether it came to be.
+    #[must_use]
+    pub fn await_journal(
+        &self,
+        (source, guest): (&str, &str),
+        limit: Duration,
+        wanted: impl Fn(&v1::Journal) -> bool + Send + Sync,
+    ) -> bool {
+        let key = keys().journal(&host(source), &guest_id(guest));
+        self.inside(|| async {
+            let store = self.store(Caller::Operator).await;
+            let look = async {
+                loop {
+                    let found = store.get_message::<v1::Journal>(&key).await;
+                    if found.is_ok_and(|journal| journal.is_some_and(|j| wanted(&j))) {
+                        return;
+                    }
+                    tokio::time::sleep(GLANCE).await;
+                }
+            };
+            tokio::time::timeout(limit, look).await.is_ok()
+        })
     }
 
     /// The newest report of a host.

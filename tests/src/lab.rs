@@ -27,6 +27,10 @@ pub struct LabOptions {
     pub memory_mib: u32,
     /// How much of the machine it wants.
     pub share: Share,
+    /// Members of etcd, 1 or 3.
+    pub etcd_members: u32,
+    /// When libvirt gives up a silent peer: seconds and count.
+    pub keepalive: (u32, u32),
     /// Whether Prometheus runs.
     pub prometheus: bool,
     /// Whether agents are the build that is shipped: for measuring what they cost.
@@ -40,6 +44,8 @@ impl Default for LabOptions {
             cpu_percent: 60,
             memory_mib: 1024,
             share: Share::Third,
+            etcd_members: 1,
+            keepalive: (5, 5),
             prometheus: false,
             shipped_agents: false,
         }
@@ -52,6 +58,7 @@ pub struct Lab {
     id: String,
     program: PathBuf,
     directory: PathBuf,
+    pub(crate) etcd_members: u32,
     /// Links to programs of several builds; goes with the lab.
     _mixed: Option<TempDir>,
     _turn: Turn,
@@ -70,6 +77,7 @@ impl Lab {
             directory: run_root().join(&id),
             program: repository().join("deploy/lab/lab"),
             id,
+            etcd_members: options.etcd_members,
             _mixed: mixed,
             _turn: turn,
         };
@@ -78,6 +86,9 @@ impl Lab {
         words.extend(["--watchdog".to_owned(), std::process::id().to_string()]);
         words.extend(["--cpu".to_owned(), options.cpu_percent.to_string()]);
         words.extend(["--mem".to_owned(), options.memory_mib.to_string()]);
+        words.extend(["--etcd".to_owned(), options.etcd_members.to_string()]);
+        let (seconds, count) = options.keepalive;
+        words.extend(["--keepalive".to_owned(), format!("{seconds}x{count}")]);
         if !options.prometheus {
             words.push("--no-prometheus".to_owned());
         }
@@ -160,7 +171,7 @@ impl Lab {
     }
 
     /// Keeps the daemons' logs and shows their ends.
-    fn keep_logs(&self) {
+    pub fn keep_logs(&self) {
         let kept = binaries().join("lab-logs").join(&self.id);
         tell!("lab {} failed; its logs are in {}", self.id, kept.display());
         for node in ["s1", "s2", "s3", "h1", "h2", "h3", "router"] {

@@ -15,6 +15,7 @@ pub mod etcd;
 pub mod guests;
 pub mod lab;
 pub mod network;
+pub mod processes;
 pub mod schedulers;
 pub mod turn;
 pub mod wait;

@@ -1,0 +1,396 @@
+//! One case: a guest is moved, the fault hits, and what became of the guest is held against the table.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_proto::v1::{self, MigrationPhase};
+use evenkeel_tests::network::Caller;
+use evenkeel_tests::schedulers::{answer, ask, phase_of};
+use evenkeel_tests::{Lab, until, wait_for};
+
+use crate::inject::{Scene, inject};
+use crate::plan::{Case, Phase, Place, allowed, may_be_left_double};
+
+/// The migration's link while memory is to be copied.
+const SLOW_LINK: &str = "8mbit";
+/// 16 MiB of noise: some 17 s over the slow link, a quarter of a second over the fast one.
+const NOISE: &str = "r1 s4096 d4000";
+const PAGES: u64 = 4096;
+/// Something that is bound to come has come by then.
+const SOON: Duration = Duration::from_secs(60);
+/// A migration is settled by then: after a fault both hosts are asked for a minute, and a lost order waits for half of
+/// one; the rest is the machine's.
+const SETTLED: Duration = Duration::from_secs(240);
+/// What is wrong is told within one control cycle and a report.
+const TOLD: Duration = Duration::from_secs(45);
+/// Between two looks at a migration that is not settled.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// When a fault came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hit {
+    /// Before the migration was over.
+    Before,
+    /// When it had just ended.
+    After,
+    /// So early that nothing was ordered.
+    NotOrdered,
+    /// There was nothing to hit.
+    Nothing,
+}
+
+/// What became of a case.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) place: Place,
+    pub(crate) hit: Hit,
+    /// How the migration ended by Evenkeel's word, and when it was hit.
+    pub(crate) said: String,
+    /// What libvirt left behind, told by Evenkeel and decided by an operator.
+    pub(crate) left: Option<String>,
+    pub(crate) took: Duration,
+}
+
+/// A move and the fault that hit it.
+struct Struck {
+    /// The order's id; `None`: the fault came before it.
+    id: Option<String>,
+    /// Whether there was anything to hit.
+    has_hit: bool,
+    /// When, milliseconds since the Unix epoch.
+    at_ms: i64,
+}
+
+/// The guest that cases move about, one at a time.
+pub(crate) struct Stage {
+    pub(crate) lab: Lab,
+    guests: usize,
+    guest: String,
+    /// Where the guest is; `None`: there is none.
+    at: Option<&'static str>,
+}
+
+impl Stage {
+    pub(crate) fn new(lab: Lab) -> Self {
+        Self {
+            lab,
+            guests: 0,
+            guest: String::new(),
+            at: None,
+        }
+    }
+
+    /// A guest that lives, and where.
+    fn guest(&mut self) -> &'static str {
+        if let Some(at) = self.at {
+            return at;
+        }
+        self.guests += 1;
+        self.guest = format!("g{}", self.guests);
+        let lab = &self.lab;
+        lab.add_guest("h1", &self.guest, &["--mem", "48"]);
+        let dials = format!("guest set {} {NOISE}", self.guest);
+        lab.run(&dials.split(' ').collect::<Vec<_>>());
+        until("the guest to fill its memory", SOON, || {
+            let heart = lab.heart(&self.guest);
+            heart.beats.last().is_some_and(|beat| beat.pages >= PAGES)
+        });
+        lab.run(&["guest", "set", &self.guest, "d0"]);
+        self.at = Some("h1");
+        "h1"
+    }
+
+    /// Carries out one case.
+    ///
+    /// # Errors
+    /// What must never be, in words.
+    pub(crate) fn play(&mut self, case: &Case) -> Result<Verdict, String> {
+        let source = self.guest();
+        let target = if source == "h1" { "h2" } else { "h1" };
+        self.lab.wait_for_picture(2);
+        self.lab.wait_for_guest(&self.guest);
+        let began = Instant::now();
+        let scene = Scene {
+            guest: self.guest.clone(),
+            source: source.to_owned(),
+            target: target.to_owned(),
+            leader: self.lab.some_leader(),
+        };
+        self.wait_until_it_may_move(&scene);
+        let struck = self.strike(case, &scene);
+        let settled = self.settle(case, &scene)?;
+        let place = self.judge(case, &scene)?;
+        let (hit, said) = self.told(&struck, &scene);
+        self.go_on(&scene, place)?;
+        Ok(Verdict {
+            place,
+            hit,
+            said,
+            left: settled,
+            took: began.elapsed(),
+        })
+    }
+
+    /// Orders the move and lets the fault hit it.
+    fn strike(&self, case: &Case, scene: &Scene) -> Struck {
+        let lab = &self.lab;
+        let slow = case.phase == Phase::Copying;
+        if slow {
+            lab.fault(&["link", &scene.source, "migration", SLOW_LINK]);
+        }
+        let order = || {
+            let asked = lab.migrate(Caller::Operator, &scene.leader, &scene.guest, &scene.target);
+            asked.ok().map(|order| order.id)
+        };
+        let (id, injected) = match case.phase {
+            Phase::Preparation => std::thread::scope(|scope| {
+                let ordering = scope.spawn(order);
+                let injected = inject(lab, case, scene);
+                (ordering.join().unwrap_or_default(), injected)
+            }),
+            Phase::Copying | Phase::HandOver => {
+                let id = wait_for("the move to be ordered", SOON, order);
+                let uuid = lab.uuid(&scene.guest);
+                let begun = lab.await_journal((&scene.source, &uuid), SOON, |journal| {
+                    let copied = journal.progress.is_some_and(|p| p.transferred_bytes > 0);
+                    let state = journal.state.clone().unwrap_or_default();
+                    journal.order.as_ref().is_some_and(|order| order.id == id)
+                        && state.phase() == MigrationPhase::Running
+                        && (copied || case.phase == Phase::HandOver)
+                });
+                assert!(begun, "the copy did not begin");
+                (Some(id), inject(lab, case, scene))
+            }
+        };
+        let (has_hit, at_ms) = (injected.has_hit(), injected.at_ms);
+        injected.heal(lab, case.kind);
+        if slow {
+            lab.full_speed(&scene.source);
+        }
+        Struck { id, has_hit, at_ms }
+    }
+
+    /// Waits until nothing of the migration is open; decides as an operator would what libvirt cannot.
+    fn settle(&self, case: &Case, scene: &Scene) -> Result<Option<String>, String> {
+        let lab = &self.lab;
+        let uuid = lab.uuid(&scene.guest);
+        let (began, mut left, mut doubled) = (Instant::now(), None, None::<Instant>);
+        loop {
+            let open = lab.orders().iter().any(|order| order.guest_uuid == uuid);
+            let journal = lab.journal(&scene.source, &uuid);
+            let closed = journal.as_ref().is_none_or(|j| j.ended_at_ms > 0);
+            let on = lab.running_on(&scene.guest);
+            if !open && closed && on.len() < 2 {
+                return Ok(left);
+            }
+            let told = journal.is_some_and(|j| {
+                j.state
+                    .is_some_and(|s| s.phase() == MigrationPhase::Unknown)
+            });
+            if on.len() == 2 {
+                let since = *doubled.get_or_insert_with(Instant::now);
+                if !told && since.elapsed() > TOLD {
+                    return Err("it runs on both hosts, and nobody says so".to_owned());
+                }
+            } else {
+                doubled = None;
+            }
+            if told && left.is_none() {
+                left = self.decide(case, scene, &on)?;
+            }
+            if began.elapsed() > SETTLED {
+                let open = lab.migrations().into_iter().find(|m| m.ended_at_ms == 0);
+                return Err(format!(
+                    "not settled in {SETTLED:?}: {open:?}, runs on {on:?}"
+                ));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What an operator does whom an unknown migration is told of; `None`: wait, it may settle by itself.
+    fn decide(&self, case: &Case, scene: &Scene, on: &[String]) -> Result<Option<String>, String> {
+        let lab = &self.lab;
+        let state = |host: &str| {
+            let asked = lab.attempt(&["virsh", host, "domstate", &scene.guest, "--reason"]);
+            String::from_utf8_lossy(&asked.stdout).trim().to_owned()
+        };
+        let (here, there) = (state(&scene.source), state(&scene.target));
+        let may = may_be_left_double(case.victim, case.phase);
+        if on.len() == 2 {
+            if !may {
+                return Err(format!("it runs twice: {here}, {there}"));
+            }
+            lab.run(&["virsh", &scene.source, "destroy", &scene.guest]);
+            return Ok(Some("ran twice".to_owned()));
+        }
+        let paused = here.starts_with("paused") && there.starts_with("running");
+        if !paused {
+            return Ok(None);
+        }
+        if !may {
+            return Err(format!("the source was left paused: {here}, {there}"));
+        }
+        lab.run(&[
+            "evenkeel",
+            "guest",
+            "resolve",
+            &scene.guest,
+            "--host",
+            &scene.target,
+            "--discard-source",
+            "--reason",
+            "fault suite",
+        ]);
+        Ok(Some("source left paused".to_owned()))
+    }
+
+    /// Where the guest is now, which must be one of the places allowed, by libvirt and by its heart.
+    fn judge(&self, case: &Case, scene: &Scene) -> Result<Place, String> {
+        let lab = &self.lab;
+        let on = lab.running_on(&scene.guest);
+        let place = match on.as_slice() {
+            [] => Place::Dead,
+            [host] if *host == scene.source => Place::Source,
+            [host] if *host == scene.target => Place::Target,
+            more => return Err(format!("it runs on {more:?}")),
+        };
+        let places = allowed(case.kind, case.victim, case.phase);
+        if !places.contains(&place) {
+            return Err(format!("it is at {place}, allowed: {places:?}"));
+        }
+        let heart = lab.heart(&scene.guest);
+        let may_double = may_be_left_double(case.victim, case.phase);
+        if !heart.counted_twice.is_empty() && !may_double {
+            return Err(format!("its heart beat twice: {:?}", heart.counted_twice));
+        }
+        if heart.beats.windows(2).any(|pair| pair[1].n < pair[0].n) && !may_double {
+            return Err("its heart's count went back: it was started again".to_owned());
+        }
+        if place == Place::Dead {
+            self.must_be_told_dead(scene)?;
+        } else {
+            let goes_on = Instant::now() + SOON;
+            while lab.heart(&scene.guest).count() < heart.count() + 2 {
+                if Instant::now() > goes_on {
+                    return Err(format!(
+                        "libvirt has it running at {place}, its heart stands still"
+                    ));
+                }
+                std::thread::sleep(LOOK);
+            }
+        }
+        Ok(place)
+    }
+
+    /// A dead guest is shown as not running within a cycle, and nobody starts it.
+    fn must_be_told_dead(&self, scene: &Scene) -> Result<(), String> {
+        let limit = Instant::now() + TOLD;
+        loop {
+            let leader = self.lab.some_leader();
+            let views = self.lab.guest_views(&leader);
+            let shown = views.iter().find(|view| view.name == scene.guest);
+            if shown.is_none_or(|view| view.state == "shutoff") {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(format!("it is dead, and shown as {shown:?}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What happened before is settled: an order would be taken.
+    fn wait_until_it_may_move(&self, scene: &Scene) {
+        let lab = &self.lab;
+        until("an order to be possible", SOON, || {
+            let request = v1::OperatorMigrateRequest {
+                guest: scene.guest.clone(),
+                target: scene.target.clone(),
+                dry_run: true,
+                ..Default::default()
+            };
+            let asked = lab.inside(|| async {
+                let mut client = lab.scheduler(Caller::Operator, &scene.leader);
+                answer(client.migrate(ask(request))).await
+            });
+            asked.is_ok()
+        });
+    }
+
+    /// How the migration ended, and whether the fault came in time.
+    fn told(&self, struck: &Struck, scene: &Scene) -> (Hit, String) {
+        let Some(id) = &struck.id else {
+            return (Hit::NotOrdered, "not ordered".to_owned());
+        };
+        let uuid = self.lab.uuid(&scene.guest);
+        let journals = self.lab.journal_ever(&scene.source, &uuid);
+        let is_ours = |j: &&v1::Journal| j.order.as_ref().is_some_and(|o| o.id == *id);
+        let end = journals.iter().rfind(is_ours);
+        let end = end.map_or(0, |journal| journal.ended_at_ms);
+        let before = end - struck.at_ms;
+        let (hit, when) = match (struck.has_hit, end) {
+            (false, _) => (Hit::Nothing, "nothing there to hit".to_owned()),
+            (true, 0) => (Hit::Before, "never taken up".to_owned()),
+            (true, _) if before < 0 => (Hit::After, format!("hit {} ms after its end", -before)),
+            (true, _) => (Hit::Before, format!("hit {before} ms before its end")),
+        };
+        (hit, format!("{}, {when}", self.ended(id)))
+    }
+
+    /// How the migration ended, by the leader's word.
+    fn ended(&self, id: &str) -> String {
+        let all = self.lab.migrations();
+        let found = all
+            .iter()
+            .find(|m| m.order.as_ref().is_some_and(|o| o.id == *id));
+        found.map_or_else(
+            || "forgotten".to_owned(),
+            |migration| {
+                let state = migration.state.clone().unwrap_or_default();
+                let name = phase_of(migration).as_str_name().to_lowercase();
+                let name = name.trim_start_matches("migration_phase_").to_owned();
+                if state.reason.is_empty() {
+                    name
+                } else {
+                    format!("{name} ({})", state.reason)
+                }
+            },
+        )
+    }
+
+    /// The fleet must be whole again: a guest that lives moves, and nothing of it is left behind.
+    fn go_on(&mut self, scene: &Scene, place: Place) -> Result<(), String> {
+        let lab = &self.lab;
+        let (now, next) = match place {
+            Place::Source => (&scene.source, &scene.target),
+            Place::Target => (&scene.target, &scene.source),
+            Place::Dead => {
+                self.at = None;
+                lab.run(&["guest", "rm", &scene.guest]);
+                return Ok(());
+            }
+        };
+        let defined = lab.attempt(&["virsh", next, "domstate", &scene.guest]);
+        if defined.status.success() {
+            let state = String::from_utf8_lossy(&defined.stdout).trim().to_owned();
+            return Err(format!(
+                "{next} still has it, {state}, while it runs on {now}"
+            ));
+        }
+        lab.wait_for_picture(2);
+        lab.wait_for_guest(&scene.guest);
+        let limit = Instant::now() + 2 * SOON;
+        let order = wait_for("the next move to be ordered", SOON, || {
+            let leader = lab.leader()?;
+            lab.migrate(Caller::Operator, &leader, &scene.guest, next)
+                .ok()
+        });
+        let migration =
+            lab.wait_for_end(&order.id, limit.saturating_duration_since(Instant::now()));
+        if phase_of(&migration) != MigrationPhase::Done {
+            return Err(format!("afterwards it does not move: {migration:?}"));
+        }
+        self.at = Some(if next == "h1" { "h1" } else { "h2" });
+        Ok(())
+    }
+}
