@@ -14,11 +14,14 @@
 pub mod adopt;
 pub mod calls;
 pub mod config;
+pub mod digest;
 pub mod driver;
 pub mod epoch;
 pub mod hypervisor;
+pub mod incoming;
 pub mod inventory;
 pub mod journal;
+pub mod ledger;
 pub mod measure;
 pub mod metrics;
 pub mod peer;

@@ -21,7 +21,9 @@ use crate::config::Config;
 use crate::driver::{Driver, Figures, Running, Timings};
 use crate::epoch::EpochFloor;
 use crate::hypervisor::Hypervisor;
+use crate::incoming::{Incomings, sweep};
 use crate::journal::etcd::EtcdRecords;
+use crate::ledger::Ledger;
 use crate::metrics::AgentMetrics;
 use crate::peer::grpc::GrpcPeers;
 use crate::pressure::HostReader;
@@ -121,6 +123,8 @@ fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
     ));
     let etcd = (base.store.clone(), base.keys.clone());
     let peers = GrpcPeers::new(etcd.clone(), base.tls.clone(), known.clone());
+    let ledger = Arc::new(Ledger::open(&config.state_dir)?);
+    let incomings = Arc::new(Incomings::new(base.calls.clone(), Arc::clone(&ledger)));
     let driver = Arc::new(Driver {
         host: config.host.clone(),
         calls: base.calls.clone(),
@@ -131,13 +135,14 @@ fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
         timings: Timings::default(),
         figures: Figures::new(&base.registry, &config.host)?,
         running: Running::default(),
+        ledger,
     });
     let target = Arc::new(Target::new(
         config.host.clone(),
         base.calls.clone(),
         records,
         known,
-        config.max_migrations,
+        (config.max_migrations, Arc::clone(&incomings)),
         &base.registry,
     )?);
     base.tasks.spawn(inventory::publish(
@@ -150,6 +155,11 @@ fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
     base.tasks.spawn(adopt::look_after(
         Arc::clone(&driver),
         base.store.health(),
+        base.stop.clone(),
+    ));
+    base.tasks.spawn(sweep::look_after(
+        Arc::clone(&driver),
+        incomings,
         base.stop.clone(),
     ));
     Ok(Hands { driver, target })

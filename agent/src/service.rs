@@ -9,20 +9,26 @@ use evenkeel_proto::identity::{self, Identity, Role};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_server::AgentService;
-use evenkeel_types::{Epoch, GuestId, HostName, OrderId, Presence};
+use evenkeel_types::{Epoch, GuestId, HostName, OrderId, Presence, Whereabouts};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Libvirt;
 use crate::driver::{Driver, Updates, Word, refused_update, state_of_update};
 use crate::hypervisor::Hypervisor;
+use crate::incoming::Luggage;
 use crate::journal::Records;
 use crate::peer::Peers;
-use crate::target::Target;
+use crate::target::{Arriving, Target};
 
+mod disks;
 pub mod serve;
+
+/// Pieces of a disk that may wait for libvirt.
+const PIECES: usize = 8;
 
 /// The service's methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub enum Method {
     Prepare,
     /// To a target: no longer needed.
     Release,
+    /// To a target: the bytes of a disk.
+    CopyDisk,
     /// To a source: carry out an order.
     Migrate,
     /// To a source: stop.
@@ -46,7 +54,7 @@ impl Method {
     #[must_use]
     pub fn roles(self) -> &'static [Role] {
         match self {
-            Self::Prepare | Self::Release => &[Role::Agent],
+            Self::Prepare | Self::Release | Self::CopyDisk => &[Role::Agent],
             Self::Migrate | Self::Cancel | Self::Resolve => &[Role::Scheduler],
             Self::Inspect => &[Role::Scheduler, Role::Agent, Role::Operator],
         }
@@ -170,10 +178,15 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         let source = agent_host(&permitted(Method::Prepare, &request)?)?;
         let message = request.into_inner();
         let order = order_of(message.order)?;
-        let outcome = self
-            .target
-            .prepare(&source, &order, message.domain_xml)
-            .await;
+        let arriving = Arriving {
+            definition: message.domain_xml,
+            luggage: Luggage {
+                disks: disks::disks(&message.disks).map_err(|e| malformed(&e))?,
+                autostart: message.autostart,
+            },
+            from: message.source.unwrap_or_default(),
+        };
+        let outcome = self.target.prepare(&source, &order, arriving).await;
         Ok(Response::new(match outcome {
             Ok(()) => v1::PrepareReply {
                 accepted: true,
@@ -195,13 +208,38 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseReply>, Status> {
         let source = agent_host(&permitted(Method::Release, &request)?)?;
-        let order: OrderId = request
-            .into_inner()
-            .order_id
-            .parse()
-            .map_err(|e| malformed(&e))?;
-        self.target.release(&order, &source);
+        let message = request.into_inner();
+        let order: OrderId = message.order_id.parse().map_err(|e| malformed(&e))?;
+        // A word of a newer version is none: the guest's place is then asked for.
+        let places = [Whereabouts::Source, Whereabouts::Target];
+        let place = places
+            .into_iter()
+            .find(|p| p.as_str() == message.whereabouts);
+        self.target.release(&order, &source, place).await;
         Ok(Response::new(v1::ReleaseReply {}))
+    }
+
+    async fn copy_disk(
+        &self,
+        request: Request<Streaming<v1::DiskPiece>>,
+    ) -> Result<Response<v1::CopyDiskReply>, Status> {
+        let source = agent_host(&permitted(Method::CopyDisk, &request)?)?;
+        let mut stream = request.into_inner();
+        let (order, path) = disks::opening(&mut stream).await?;
+        let (arrivals, arriving) = mpsc::channel(PIECES);
+        let pieces = tokio::spawn(disks::forward(stream, arrivals));
+        let received = self.target.receive(&source, &order, &path, arriving).await;
+        pieces.abort();
+        match received {
+            Ok(sum) => Ok(Response::new(v1::CopyDiskReply {
+                length_bytes: sum.length,
+                sha256: sum.sha256,
+            })),
+            Err(why) => {
+                tracing::warn!(%order, %source, path, why, "a disk was not taken");
+                Err(Status::aborted(why))
+            }
+        }
     }
 
     async fn migrate(

@@ -5,19 +5,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, HostName, OrderId, Refusal};
+use evenkeel_types::{GuestId, HostName, OrderId, Refusal, Whereabouts};
 use prometheus::{IntGauge, Opts, Registry};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::calls::Calls;
-use crate::hypervisor::{GuestCounters, Hypervisor, RunState};
+use crate::digest::Sum;
+use crate::hypervisor::{Coming, GuestCounters, Hypervisor, RunState};
+use crate::incoming::{Arrival, Incomings, Luggage};
 use crate::journal::{Records, Refused};
+use crate::ledger::Incoming;
 use crate::reservation::{Request, Reservations, Room};
 
 /// Checking a definition may make libvirt probe its QEMU, which takes seconds the first time.
 const ADMIT_DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
 /// A definition larger than this is none: libvirt's own limit of a string is 4 MiB, real ones have 10 KiB.
 const MAX_DEFINITION: usize = 1 << 20;
+
+/// A guest that wants to come.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Arriving {
+    /// Its definition.
+    pub definition: String,
+    /// What comes with it.
+    pub luggage: Luggage,
+    /// What its host is.
+    pub from: v1::Inventory,
+}
 
 /// The receiving half of an agent.
 #[derive(Debug)]
@@ -30,6 +44,7 @@ pub struct Target<H, R> {
     /// Guests that may be on their way here at one time.
     most: u32,
     reservations: Mutex<Reservations>,
+    incomings: Arc<Incomings<H>>,
     promised_bytes: IntGauge,
 }
 
@@ -43,7 +58,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         calls: Calls<H>,
         records: Arc<R>,
         own: watch::Receiver<v1::Inventory>,
-        most: u32,
+        (most, incomings): (u32, Arc<Incomings<H>>),
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let opts = Opts::new(
@@ -59,6 +74,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             own,
             most,
             reservations: Mutex::default(),
+            incomings,
             promised_bytes,
         })
     }
@@ -73,9 +89,9 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         &self,
         source: &HostName,
         order: &Order,
-        definition: String,
+        arriving: Arriving,
     ) -> Result<(), Refused> {
-        let outcome = self.try_prepare(source, order, definition).await;
+        let outcome = self.try_prepare(source, order, arriving).await;
         let (id, guest) = (&order.id, &order.guest);
         let (coming, promised_mib) = self.promised();
         match &outcome {
@@ -94,18 +110,31 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         &self,
         source: &HostName,
         order: &Order,
-        definition: String,
+        arriving: Arriving,
     ) -> Result<(), Refused> {
         self.check_order(source, order).await?;
         if self.lock().holds(&order.id, unix_ms()) {
             self.prolong(&order.guest, source);
             return Ok(());
         }
+        let Arriving {
+            definition,
+            luggage,
+            from,
+        } = arriving;
         check_definition(order, &definition)?;
+        if !order.options.allow_older_target {
+            versions::not_older(&self.own.borrow(), &from)?;
+        }
+        let coming = Coming {
+            shut_off: order.options.kind == v1::MoveKind::Offline,
+            copied: luggage.disks.iter().map(|disk| disk.name.clone()).collect(),
+        };
+        let shut_off = coming.shut_off;
         let answer = self
             .calls
             .call_within(ADMIT_DEADLINE, move |h| {
-                let admitted = h.admits(&definition)?;
+                let admitted = h.admits(&definition, &coming)?;
                 Ok((admitted, h.counters()?))
             })
             .await;
@@ -120,10 +149,53 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             order: order.id.clone(),
             guest: order.guest.clone(),
             source: source.clone(),
-            memory_mib: order.message.memory_mib,
+            // A guest that is shut off takes none.
+            memory_mib: if shut_off {
+                0
+            } else {
+                order.message.memory_mib
+            },
             deadline_ms: order.deadline_ms,
         };
-        self.lock().reserve(&request, &room, self.most, unix_ms())
+        self.lock().reserve(&request, &room, self.most, unix_ms())?;
+        self.forget_earlier(source, order).await;
+        let made = self.incomings.make(source, order, &luggage).await;
+        if made.is_err() {
+            self.lock().release(&order.id, source);
+        }
+        made
+    }
+
+    /// What was made for an earlier order of the guest is in the way of this one, which could not stand if that
+    /// were not over; and its source, by asking, says that the guest is still there.
+    async fn forget_earlier(&self, source: &HostName, order: &Order) {
+        let is_earlier = |incoming: &Incoming| {
+            incoming.guest == order.guest
+                && incoming.order != order.id
+                && incoming.source == *source
+        };
+        for earlier in self.incomings.all().into_iter().filter(is_earlier) {
+            let closed = self
+                .incomings
+                .close(&earlier.order, Whereabouts::Source)
+                .await;
+            tracing::info!(order = %earlier.order, guest = %earlier.guest, ?closed,
+                "what was made for an earlier order is gone through");
+        }
+    }
+
+    /// Writes a disk of a guest that comes shut off; answers with the sum of what is then read back.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub async fn receive(
+        &self,
+        source: &HostName,
+        order: &OrderId,
+        path: &str,
+        arrivals: mpsc::Receiver<Arrival>,
+    ) -> Result<Sum, String> {
+        self.incomings.receive(source, order, path, arrivals).await
     }
 
     /// The order must stand in etcd and name both: otherwise any agent could fill this host with promises.
@@ -148,11 +220,19 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         }
     }
 
-    /// Gives up what is held for an order of `source`.
-    pub fn release(&self, order: &OrderId, source: &HostName) {
+    /// Gives up what is held for an order of `source`; where `place` says that the guest is decides about what
+    /// was made for it. What cannot be decided now is left to [`crate::incoming::sweep`].
+    pub async fn release(&self, order: &OrderId, source: &HostName, place: Option<Whereabouts>) {
         let held = self.lock().release(order, source);
         self.promised();
-        tracing::debug!(%order, held, "reservation released");
+        let noted = self.incomings.all().into_iter();
+        let own = noted.filter(|incoming| incoming.order == *order && incoming.source == *source);
+        let mut closed = None;
+        for incoming in own {
+            let place = place.unwrap_or(Whereabouts::Unanswered);
+            closed = Some(self.incomings.close(&incoming.order, place).await);
+        }
+        tracing::debug!(%order, held, ?closed, "reservation released");
     }
 
     /// Keeps what is held for a guest: its source still asks about it.
@@ -211,6 +291,8 @@ fn check_definition(order: &Order, definition: &str) -> Result<(), Refused> {
     }
     Ok(())
 }
+
+mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,8 @@ pub struct Options {
     pub compression: Option<Compression>,
     /// Whether it is encrypted.
     pub tls: bool,
+    /// Whether the target may have an older libvirt or QEMU than the source.
+    pub allow_older_target: bool,
 }
 
 /// How a live copy makes smaller what it sends.
@@ -114,6 +116,7 @@ impl TryFrom<&v1::MoveOptions> for Options {
             connections: message.connections.max(1),
             compression,
             tls: message.tls,
+            allow_older_target: message.allow_older_target,
         })
     }
 }

@@ -9,16 +9,23 @@ use evenkeel_daemon::{StoreError, unix_ms};
 use evenkeel_proto::convert;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{Epoch, GuestId, HostName, MigrationState, OrderId, Presence, Refusal};
+use evenkeel_types::{
+    Epoch, GuestId, HostName, MigrationState, OrderId, Presence, Refusal, Whereabouts,
+};
+use tokio::sync::mpsc;
 
 use super::{Driver, Figures, Running, Timings, Updates, state_of_update};
 use crate::calls::Calls;
+use crate::digest::Sum;
 use crate::epoch::EpochFloor;
 use crate::hypervisor::Hypervisor;
+use crate::hypervisor::disks::Piece;
 use crate::hypervisor::fake::{Ending, FakeHypervisor, FakeWorld, Script};
+use crate::incoming::{Arrival, Incomings, Luggage};
 use crate::journal::{
     JournalError, Leader, Records, Refused, Seen, Stored, confirm_leader, decide, standing,
 };
+use crate::ledger::Ledger;
 use crate::peer::{Found, Peers, Prepared};
 
 /// The key that leads in tests, and its epoch.
@@ -178,10 +185,17 @@ pub(crate) struct DirectPeers {
     /// etcd goes away as soon as the target has prepared.
     pub(crate) etcd_goes_after_prepare: AtomicBool,
     pub(crate) released: AtomicU32,
+    /// What the target remembers.
+    pub(crate) incomings: Arc<Incomings<FakeHypervisor>>,
 }
 
 impl Peers for DirectPeers {
-    async fn prepare(&self, order: &Order, definition: String) -> Result<Prepared, Refused> {
+    async fn prepare(
+        &self,
+        order: &Order,
+        definition: String,
+        luggage: &Luggage,
+    ) -> Result<Prepared, Refused> {
         assert!(definition.contains(order.guest.as_str()));
         if self.away.load(Ordering::SeqCst) {
             return Err((Refusal::TargetUnreachable, "away".into()));
@@ -192,15 +206,38 @@ impl Peers for DirectPeers {
         if self.etcd_goes_after_prepare.load(Ordering::SeqCst) {
             self.records.away.store(true, Ordering::SeqCst);
         }
+        self.incomings.make(&order.source, order, luggage).await?;
         Ok(Prepared {
             peer_uri: FakeWorld::peer_uri(order.target.as_str()),
             migration_uri: None,
         })
     }
 
-    async fn release(&self, _order: &Order) -> bool {
+    async fn release(&self, order: &Order, place: Option<Whereabouts>) -> bool {
         self.released.fetch_add(1, Ordering::SeqCst);
+        if let Some(place) = place.filter(|_| !self.away.load(Ordering::SeqCst)) {
+            drop(self.incomings.close(&order.id, place).await);
+        }
         true
+    }
+
+    async fn copy_disk(
+        &self,
+        order: &Order,
+        path: &str,
+        mut pieces: mpsc::Receiver<Piece>,
+    ) -> Result<Sum, String> {
+        let (arrivals, arriving) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(piece) = pieces.recv().await {
+                drop(arrivals.send(Arrival::Piece(piece)).await);
+            }
+            drop(arrivals.send(Arrival::End).await);
+        });
+        let incomings = &self.incomings;
+        incomings
+            .receive(&order.source, &order.id, path, arriving)
+            .await
     }
 
     async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Found, String> {
@@ -249,7 +286,8 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let world = FakeWorld::new();
         let hypervisor = world.host("h1");
-        let _target = world.host("h2");
+        let target = world.host("h2");
+        let state = tempfile::tempdir().unwrap();
         world.add_guest("h1", &guest(), "web", 64);
         let records = Arc::new(MemoryRecords::default());
         records.lock().leader = Some(Leader {
@@ -263,8 +301,11 @@ impl Bench {
             away: AtomicBool::default(),
             etcd_goes_after_prepare: AtomicBool::default(),
             released: AtomicU32::default(),
+            incomings: Arc::new(Incomings::new(
+                Calls::new(target),
+                Arc::new(Ledger::open(&state.path().join("h2")).unwrap()),
+            )),
         });
-        let state = tempfile::tempdir().unwrap();
         let driver = Arc::new(Driver {
             host: "h1".parse().unwrap(),
             calls: Calls::new(hypervisor),
@@ -275,6 +316,7 @@ impl Bench {
             timings: quick(),
             figures: Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
             running: Running::default(),
+            ledger: Arc::new(Ledger::open(state.path()).unwrap()),
         });
         Self {
             world,
@@ -299,7 +341,25 @@ impl Bench {
             timings: old.timings,
             figures: Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
             running: Running::default(),
+            ledger: old.ledger.clone(),
         })
+    }
+
+    /// The driver of another host with the same records and peers.
+    pub(crate) fn driver_of(&self, host: &str) -> BenchDriver {
+        let (host, old): (HostName, _) = (host.parse().unwrap(), &self.driver);
+        Driver {
+            calls: Calls::new(self.world.host(host.as_str())),
+            records: self.records.clone(),
+            peers: self.peers.clone(),
+            floor: EpochFloor::open(self._state.path()).unwrap(),
+            most: old.most,
+            timings: old.timings,
+            figures: Figures::new(&prometheus::Registry::new(), &host).unwrap(),
+            running: Running::default(),
+            ledger: old.ledger.clone(),
+            host,
+        }
     }
 
     /// The same host with an agent that has just been started.

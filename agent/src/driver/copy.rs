@@ -7,17 +7,21 @@ use evenkeel_daemon::retry::Backoff;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{CallResult, Event, GuestId, MigrationState, Presence, Refusal};
+use evenkeel_types::{CallResult, Event, GuestId, MigrationState};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Driver;
+use super::disks::{self, Copying};
+use super::leaving::{self, Leaving};
 use super::task::{Signal, Task};
 use crate::calls::Calls;
-use crate::hypervisor::{CallGate, Hypervisor, HypervisorError, JobProgress, LiveMigration};
+use crate::hypervisor::disks::LocalDisk;
+use crate::hypervisor::{
+    CallGate, Hypervisor, HypervisorError, JobProgress, LiveMigration, Stream,
+};
 use crate::journal::{Records, Refused};
-use crate::measure::OPTED_OUT;
-use crate::peer::Peers;
+use crate::peer::{Peers, Prepared};
 
 /// Answers "no job" in a row after which a followed job is over: one may fall between two of libvirt's phases.
 const GONE: u32 = 2;
@@ -33,12 +37,8 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         let (driver, order) = (self.driver.clone(), self.order.clone());
         let signals = self.signals.clone();
         tokio::spawn(async move {
-            let outcome = match check_here(&driver.calls, &order).await {
-                Ok(definition) => driver.peers.prepare(&order, definition).await,
-                Err(refused) => Err(refused),
-            };
-            let signal = match outcome {
-                Ok(prepared) => Signal::Ready(prepared),
+            let signal = match prepare(&driver, &order).await {
+                Ok((prepared, disks)) => Signal::Ready(prepared, disks),
                 Err((reason, words)) => Signal::Happened(Event::Refused(reason), words),
             };
             // A task that is over wants no answer.
@@ -48,7 +48,8 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     /// Starts libvirt's migration once `Running` stands in etcd.
     pub(super) fn start_copy(&self) {
-        let migration = self.migration();
+        let work = self.work();
+        disks::note_leaving(&self.driver, &self.order, &self.disks);
         let call = Call {
             watch: self.watch(CALL_LOST),
             gate: Arc::default(),
@@ -63,7 +64,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             };
             let signals = call.watch.signals.clone();
             let (result, words) = if durable {
-                call.make(migration).await
+                call.make(work).await
             } else {
                 let words = "nothing was started: the journal was not in etcd before the end";
                 (CallResult::Error, words.to_owned())
@@ -83,18 +84,45 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         }
     }
 
-    fn migration(&self) -> LiveMigration {
+    /// What is to be done, by what the order says and the target has prepared.
+    fn work(&self) -> Work<H, R, P> {
         let prepared = self.prepared.clone();
         let (peer_uri, migration_uri) =
             prepared.map_or_else(Default::default, |p| (p.peer_uri, p.migration_uri));
+        match self.order.options.kind {
+            v1::MoveKind::Offline => Work::Offline {
+                peer_uri,
+                copying: Copying {
+                    driver: self.driver.clone(),
+                    order: self.order.clone(),
+                    disks: self.disks.clone(),
+                    signals: self.signals.clone(),
+                    aborted: self.aborted.clone(),
+                },
+            },
+            v1::MoveKind::Live | v1::MoveKind::Unspecified => {
+                Work::Live(self.migration(peer_uri, migration_uri))
+            }
+        }
+    }
+
+    fn migration(&self, peer_uri: String, migration_uri: Option<String>) -> LiveMigration {
+        let options = &self.order.options;
         LiveMigration {
             guest: self.order.guest.clone(),
             peer_uri,
             migration_uri,
-            downtime_limit: self.order.options.downtime_limit,
-            bandwidth_limit_mib_s: self.order.options.bandwidth_limit_mib_s,
-            auto_converge: self.order.options.auto_converge,
-            post_copy: self.order.options.post_copy,
+            downtime_limit: options.downtime_limit,
+            bandwidth_limit_mib_s: options.bandwidth_limit_mib_s,
+            auto_converge: options.auto_converge,
+            post_copy: options.post_copy,
+            stream: Stream {
+                connections: options.connections,
+                compression: options.compression,
+                tls: options.tls,
+            },
+            disks: self.disks.iter().map(|disk| disk.name.clone()).collect(),
+            incremental: options.disks == v1::DiskCopy::Incremental,
         }
     }
 
@@ -133,6 +161,29 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     }
 }
 
+/// Asks first here, then there, whether the guest may go.
+async fn prepare<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    order: &Order,
+) -> Result<(Prepared, Vec<LocalDisk>), Refused> {
+    let Leaving {
+        definition,
+        luggage,
+    } = leaving::check_here(&driver.calls, order).await?;
+    let prepared = driver.peers.prepare(order, definition, &luggage).await?;
+    Ok((prepared, luggage.disks))
+}
+
+/// What libvirt is to be asked for.
+enum Work<H, R, P> {
+    Live(LiveMigration),
+    Offline {
+        peer_uri: String,
+        /// What goes before it.
+        copying: Copying<H, R, P>,
+    },
+}
+
 /// A call of libvirt's that is to be made once.
 struct Call<H, R, P> {
     watch: Watch<H, R, P>,
@@ -143,10 +194,23 @@ struct Call<H, R, P> {
 impl<H: Hypervisor, R: Records, P: Peers> Call<H, R, P> {
     /// Makes the call on a thread of its own and waits for it, however long; an abort that comes before it is
     /// made ends it at once, for it is then never made.
-    async fn make(self, migration: LiveMigration) -> (CallResult, String) {
+    async fn make(self, work: Work<H, R, P>) -> (CallResult, String) {
         let hypervisor = self.watch.driver.calls.hypervisor().clone();
         let gate = self.gate.clone();
-        let mut call = tokio::task::spawn_blocking(move || hypervisor.migrate(&migration, &gate));
+        let mut call = match work {
+            Work::Live(migration) => {
+                tokio::task::spawn_blocking(move || hypervisor.migrate(&migration, &gate))
+            }
+            Work::Offline { peer_uri, copying } => {
+                // Before the call: it hands over a definition whose disks are there.
+                if let Err(words) = copying.run().await {
+                    return (CallResult::Error, words);
+                }
+                let guest = self.watch.guest.clone();
+                let call = move || hypervisor.move_definition(&guest, &peer_uri, &gate);
+                tokio::task::spawn_blocking(call)
+            }
+        };
         tokio::spawn(poll(self.watch, Some(self.gate.clone())));
         let returned = tokio::select! {
             biased;
@@ -286,49 +350,6 @@ pub(super) fn is_ours(job: &JobProgress, over_ms: Option<i64>) -> bool {
     over_ms.is_none_or(|over| began_ms <= over.saturating_add(SLACK_MS))
 }
 
-/// Looks whether the guest may leave; answers with its definition.
-async fn check_here<H: Hypervisor>(calls: &Calls<H>, order: &Order) -> Result<String, Refused> {
-    let options = &order.options;
-    if options.kind != v1::MoveKind::Live || options.disks != v1::DiskCopy::None {
-        let detail = "only live moves without local disks are carried out".to_owned();
-        return Err((Refusal::Unsupported, detail));
-    }
-    let guest = order.guest.clone();
-    let look = calls.call(move |h| {
-        let presence = h.presence(&guest)?.0;
-        if presence != Presence::Running {
-            return Ok(Err(not_running(presence)));
-        }
-        if h.is_busy(&guest)? {
-            let detail = "another job holds the guest".to_owned();
-            return Ok(Err((Refusal::Busy, detail)));
-        }
-        let traits = h.traits(&guest)?;
-        let mut hindrances = traits.hindrances;
-        hindrances.extend(traits.opted_out.then(|| OPTED_OUT.to_owned()));
-        if !hindrances.is_empty() {
-            return Ok(Err((Refusal::Unmovable, hindrances.join(", "))));
-        }
-        h.definition(&guest).map(Ok)
-    });
-    match look.await {
-        Ok(outcome) => outcome,
-        Err(error @ HypervisorError::NoSuchGuest { .. }) => {
-            Err((Refusal::GuestNotHere, error.to_string()))
-        }
-        Err(error) => Err((Refusal::NoLibvirt, error.to_string())),
-    }
-}
-
-fn not_running(presence: Presence) -> Refused {
-    let reason = match presence {
-        Presence::Absent => Refusal::GuestNotHere,
-        Presence::PausedByMigration => Refusal::Busy,
-        Presence::ShutOff | Presence::Paused | Presence::Running => Refusal::WrongState,
-    };
-    (reason, format!("the guest is {presence} here"))
-}
-
 /// A job's figures as they are told; what only an earlier figure knew is kept.
 pub(super) fn progress(job: &JobProgress, before: &v1::CopyProgress) -> v1::CopyProgress {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -345,5 +366,8 @@ pub(super) fn progress(job: &JobProgress, before: &v1::CopyProgress) -> v1::Copy
         expected_downtime_ms: ms(job.expected_downtime),
         downtime_ms: job.downtime.map_or(before.downtime_ms, ms),
         elapsed_ms: ms(job.elapsed).max(before.elapsed_ms),
+        disk_total_bytes: job.disks.total_bytes.max(before.disk_total_bytes),
+        disk_transferred_bytes: (job.disks.transferred_bytes).max(before.disk_transferred_bytes),
+        disk_remaining_bytes: job.disks.remaining_bytes,
     }
 }

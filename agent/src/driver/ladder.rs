@@ -18,7 +18,10 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
         let round = Round {
             elapsed: job.elapsed,
             iteration: job.iteration,
-            remaining_bytes: job.remaining_bytes,
+            // Disks are copied once and then kept equal: only memory goes round.
+            remaining_bytes: job
+                .remaining_bytes
+                .saturating_sub(job.disks.remaining_bytes),
         };
         let rung = self.ladder.look(&round).filter(|_| facts.abort.is_none())?;
         let state = format!(

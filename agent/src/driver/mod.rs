@@ -17,8 +17,10 @@
 //! about the migration, which libvirt drives.
 
 mod copy;
+mod disks;
 mod figures;
 mod ladder;
+mod leaving;
 mod resolve;
 mod settle;
 mod task;
@@ -45,6 +47,7 @@ use crate::calls::Calls;
 use crate::epoch::EpochFloor;
 use crate::hypervisor::Hypervisor;
 use crate::journal::{self, Records, Refused, Stored};
+use crate::ledger::Ledger;
 use crate::peer::Peers;
 use task::{Signal, Task};
 
@@ -108,6 +111,8 @@ pub struct Driver<H, R, P> {
     pub figures: Figures,
     /// Those under way.
     pub running: Running,
+    /// What guests leave behind here.
+    pub ledger: Arc<Ledger>,
 }
 
 /// The migrations under way, by guest.

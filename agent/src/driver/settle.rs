@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use evenkeel_daemon::retry::Backoff;
 use evenkeel_proto::order::Order;
-use evenkeel_types::{CallResult, Event, MigrationState, Presence, Whereabouts};
+use evenkeel_proto::v1;
+use evenkeel_types::{
+    CallResult, Event, FailureReason, MigrationState, Outcome, Presence, Whereabouts,
+};
 use tokio::time::Instant;
 
 use super::task::{Signal, Task};
-use super::{Driver, Timings, copy};
+use super::{Driver, Timings, copy, disks};
 use crate::hypervisor::{Hypervisor, JobProgress};
 use crate::journal::Records;
 use crate::peer::Peers;
@@ -128,6 +131,8 @@ pub(super) struct Answer {
     pub(super) has_job: bool,
     /// The job under which the guest still runs here, with nothing alive at the target.
     copies: Option<JobProgress>,
+    /// Whether all that the source has is a definition that the target has, too.
+    remnant: bool,
     /// For people.
     pub(super) words: String,
 }
@@ -139,7 +144,14 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
     order: &Order,
     call: Option<CallResult>,
 ) -> Answer {
-    let first = ask_once(driver, order).await;
+    let mut first = ask_once(driver, order).await;
+    if first.remnant && call.is_some() {
+        tokio::time::sleep(driver.timings.confirm).await;
+        if ask_once(driver, order).await.remnant {
+            tidy_up(driver, order).await;
+        }
+        first = ask_once(driver, order).await;
+    }
     let sure = call == Some(CallResult::Ok) && first.place == Whereabouts::Target;
     let open = matches!(
         first.place,
@@ -154,6 +166,15 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
         again.place = Whereabouts::Unsettled;
     }
     again
+}
+
+/// Ends what libvirt was kept from ending: the definition is at the target, whole, with all disks, and of the
+/// source's nothing is needed.
+async fn tidy_up<H: Hypervisor, R: Records, P: Peers>(driver: &Driver<H, R, P>, order: &Order) {
+    let guest = order.guest.clone();
+    let outcome = driver.calls.call(move |h| h.undefine(&guest)).await;
+    tracing::warn!(order = %order.id, guest = %order.guest, to = %order.target, ?outcome,
+        "the definition was on both hosts; the one that was left behind here is removed");
 }
 
 /// Asks both hosts once. While libvirt still has a job for the guest nothing is settled.
@@ -171,8 +192,17 @@ pub(super) async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
     let (here, there, job) = tokio::join!(here, there, job);
     let here = here.map(|(presence, _)| presence);
     let answers = (here.as_ref().ok().copied(), there.as_ref().ok().copied());
-    let judged = Whereabouts::judge(answers.0, answers.1);
+    let shut_off = order.options.kind == v1::MoveKind::Offline;
+    let judged = if shut_off {
+        Whereabouts::judge_shut_off(answers.0, answers.1)
+    } else {
+        Whereabouts::judge(answers.0, answers.1)
+    };
     let has_job = !matches!(job, Ok(None));
+    let both = answers.0.zip(answers.1);
+    let remnant = shut_off
+        && !has_job
+        && both.is_some_and(|(s, t)| Whereabouts::definition_is_left_behind(s, t));
     let place = if judged != Whereabouts::Unanswered && has_job {
         Whereabouts::Unsettled
     } else {
@@ -194,6 +224,7 @@ pub(super) async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
         place,
         said: answers,
         has_job,
+        remnant,
         copies: job.ok().flatten().filter(|_| only_here),
         words,
     }
@@ -219,17 +250,31 @@ fn log_answer(order: &Order, place: Whereabouts, words: &str) {
     }
 }
 
+/// Where a guest is by both hosts' word when its migration has ended like this; an operator's word decides about
+/// no file.
+fn place_of(outcome: Outcome) -> Option<Whereabouts> {
+    match outcome {
+        Outcome::Done => Some(Whereabouts::Target),
+        // It was never started, or both hosts have said so.
+        Outcome::Refused(_) | Outcome::Cancelled => Some(Whereabouts::Source),
+        Outcome::Failed { reason, guest } => (reason != FailureReason::Resolved).then_some(guest),
+    }
+}
+
 /// Tells the target that it need not hold memory any more.
 pub(super) fn release<H: Hypervisor, R: Records, P: Peers>(
     driver: &Arc<Driver<H, R, P>>,
     order: &Arc<Order>,
+    outcome: Option<Outcome>,
 ) {
     driver.figures.on_two_hosts(&order.guest, false);
     let (driver, order) = (Arc::clone(driver), Arc::clone(order));
+    let place = outcome.and_then(place_of);
     tokio::spawn(async move {
+        disks::note_left(&driver, &order, place == Some(Whereabouts::Target)).await;
         let mut backoff = Backoff::default();
         for _ in 0..RELEASES {
-            if driver.peers.release(&order).await {
+            if driver.peers.release(&order, place).await {
                 return;
             }
             tokio::time::sleep(backoff.next_wait()).await;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::settle::Asker;
 use super::write::{Draft, write_journal};
 use super::{Driver, Updates, copy, settle};
+use crate::hypervisor::disks::LocalDisk;
 use crate::hypervisor::{Hypervisor, HypervisorEvent, JobProgress};
 use crate::journal::{Records, Stored};
 use crate::peer::{Peers, Prepared};
@@ -26,8 +27,8 @@ const DETAIL: usize = 512;
 pub(super) enum Signal {
     /// Something happened, with words for people.
     Happened(Event, String),
-    /// The target has prepared.
-    Ready(Prepared),
+    /// The target has prepared; these disks go along.
+    Ready(Prepared, Vec<LocalDisk>),
     /// The running job's figures.
     Progress(JobProgress),
     /// An operator says where the guest is; the answer says whether that has closed the migration.
@@ -48,6 +49,8 @@ pub(super) struct Task<H, R, P> {
     updates: watch::Sender<v1::MigrationUpdate>,
     pub(super) signals: mpsc::Sender<Signal>,
     pub(super) prepared: Option<Prepared>,
+    /// Disks that are copied along.
+    pub(super) disks: Vec<LocalDisk>,
     pub(super) asker: Asker,
     /// Cancelled by the first abort: a copy that has not started never will.
     pub(super) aborted: CancellationToken,
@@ -100,6 +103,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             updates,
             signals,
             prepared: None,
+            disks: vec![],
             asker,
             aborted: CancellationToken::new(),
             over: CancellationToken::new(),
@@ -154,8 +158,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
                 }
             }
             Signal::Happened(event, words) => self.feed(event, words, events).await,
-            Signal::Ready(prepared) => {
+            Signal::Ready(prepared, disks) => {
                 self.prepared = Some(prepared);
+                self.disks = disks;
                 self.feed(Event::Prepared, String::new(), events).await;
             }
             Signal::Progress(progress) => {
@@ -313,7 +318,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             Command::FollowJob => self.follow_job(),
             Command::AbortJob => self.abort_job(),
             Command::AskBothHosts => self.ask_both_hosts(),
-            Command::ReleaseTarget => settle::release(&self.driver, &self.order),
+            Command::ReleaseTarget => {
+                settle::release(&self.driver, &self.order, self.state.outcome());
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::bench::{Bench, BenchDriver, LEADER, guest, order, order_with, until, 
 use super::copy::is_ours;
 use super::refused_update;
 use crate::hypervisor::fake::{Ending, FakeWorld, Hold};
-use crate::hypervisor::{CallGate, Hypervisor, JobProgress, LiveMigration};
+use crate::hypervisor::{CallGate, Hypervisor, JobProgress, LiveMigration, Stream};
 use crate::journal::{Stored, opened};
 
 /// A deadline that passes soon, but not before the migration has begun.
@@ -427,6 +427,9 @@ async fn a_restarted_agent_follows_the_job_and_starts_nothing() {
             bandwidth_limit_mib_s: None,
             auto_converge: false,
             post_copy: false,
+            stream: Stream::default(),
+            disks: vec![],
+            incremental: false,
         };
         hypervisor.migrate(&migration, &CallGate::default())
     });

@@ -4,6 +4,8 @@
 //! It keeps libvirt's manners, also the bad ones: a call may fail although the guest has moved, leave a
 //! paused half behind or never return ([`Ending`]). It draws nothing at random; a test says what happens.
 
+mod copying;
+mod disks;
 mod script;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,12 @@ use std::time::Duration;
 use evenkeel_types::{GuestId, Presence, Refusal};
 use tokio::sync::broadcast;
 
+use self::disks::Store;
 pub use self::script::{Ending, Hold, Script};
+use super::disks::LocalDisk;
 use super::{
-    CallGate, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
-    JobProgress, LiveMigration, RunState,
+    CallGate, Coming, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError,
+    HypervisorEvent, JobProgress, LiveMigration, RunState,
 };
 
 /// Events kept for a slow receiver.
@@ -39,6 +43,8 @@ struct FakeGuest {
     job: Option<Job>,
     /// A job of somebody else's: a backup.
     backup: bool,
+    disks: Vec<LocalDisk>,
+    autostart: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,6 +66,7 @@ struct HostState {
     /// Calls of `migrate` that were let in: a test proves with it that nothing was started twice.
     migrations: u32,
     events: broadcast::Sender<HypervisorEvent>,
+    store: Store,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +119,7 @@ impl FakeWorld {
                 hold: None,
                 migrations: 0,
                 events: broadcast::Sender::new(EVENT_CAPACITY),
+                store: Store::default(),
             });
         Arc::new(FakeHypervisor {
             world: self.clone(),
@@ -151,6 +159,8 @@ impl FakeWorld {
             presence: Presence::Running,
             job: None,
             backup: false,
+            disks: vec![],
+            autostart: false,
         };
         self.on(host, |state| {
             state.guests.insert(id.clone(), guest);
@@ -278,14 +288,6 @@ fn failed(code: i32, detail: &str) -> HypervisorError {
     }
 }
 
-/// What made a scripted copy stop.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CopyEnd {
-    Copied,
-    Aborted,
-    SourceDown,
-}
-
 impl FakeHypervisor {
     /// This host's name.
     #[must_use]
@@ -361,6 +363,7 @@ impl FakeHypervisor {
         half.counters.migrating_out = false;
         half.counters.generation += 1;
         half.counters.persistent = false;
+        half.autostart = false;
         source.migrations += 1;
         let script = source.script.clone();
         if let Some(state) = hosts.get_mut(&target) {
@@ -388,128 +391,6 @@ impl FakeHypervisor {
         let changed = &self.world.shared.changed;
         drop(changed.wait_timeout_while(self.world.lock(), LONGEST_HOLD, held));
     }
-
-    /// Takes the job away.
-    fn finish(&self, id: &GuestId) {
-        self.world.on(&self.host, |state| {
-            if let Some(guest) = state.guests.get_mut(id) {
-                guest.job = None;
-                guest.counters.migrating_out = false;
-            }
-        });
-    }
-
-    /// Runs the scripted iterations in real time.
-    fn copy(&self, id: &GuestId, script: &Script) -> CopyEnd {
-        let endless = script.ending == Ending::NeverConverges;
-        let mut iteration = 0;
-        while endless || iteration < script.iterations {
-            iteration = u32::saturating_add(iteration, 1);
-            let hosts = self.world.lock();
-            let (mut hosts, _) = self
-                .world
-                .shared
-                .changed
-                .wait_timeout_while(hosts, script.iteration_time, |hosts| {
-                    hosts.get(&self.host).is_some_and(|state| {
-                        let aborted = state
-                            .guests
-                            .get(id)
-                            .and_then(|g| g.job.as_ref())
-                            .is_none_or(|job| job.abort || job.post_copy);
-                        state.up && !aborted
-                    })
-                })
-                .unwrap_or_else(PoisonError::into_inner);
-            let Some(state) = hosts.get_mut(&self.host).filter(|state| state.up) else {
-                return CopyEnd::SourceDown;
-            };
-            match state.guests.get_mut(id).and_then(|g| g.job.as_mut()) {
-                Some(job) if job.post_copy || script.suffices(&job.pauses) => {
-                    return CopyEnd::Copied;
-                }
-                Some(job) if !job.abort => advance(&mut job.progress, iteration, script),
-                _ => return CopyEnd::Aborted,
-            }
-        }
-        CopyEnd::Copied
-    }
-
-    /// Copies and ends as scripted.
-    fn carry_on(&self, id: &GuestId, target: &str, script: &Script) -> Result<(), HypervisorError> {
-        let end = self.copy(id, script);
-        if end != CopyEnd::Copied {
-            self.finish(id);
-            let _scripted = self.settle(id, target, Ending::Fails);
-            return Err(match end {
-                CopyEnd::SourceDown => failed(ERR_SYSTEM, "end of file while reading data"),
-                CopyEnd::Aborted | CopyEnd::Copied => failed(
-                    ERR_OPERATION_ABORTED,
-                    "operation aborted: job 'migration out' canceled by client",
-                ),
-            });
-        }
-        self.world
-            .say(&self.host, HypervisorEvent::SwitchoverBegan(id.clone()));
-        let last = self.guest(id, |g| g.job.as_ref().map(|job| job.progress));
-        self.finish(id);
-        self.settle(id, target, script.ending)?;
-        let mut last = last.ok().flatten().unwrap_or_default();
-        last.downtime = Some(Duration::from_millis(10));
-        self.world
-            .say(&self.host, HypervisorEvent::JobCompleted(id.clone(), last));
-        Ok(())
-    }
-
-    /// Brings both hosts into the state that the ending names.
-    fn settle(&self, id: &GuestId, target: &str, ending: Ending) -> Result<(), HypervisorError> {
-        use Presence::{Absent, PausedByMigration, Running, ShutOff};
-        let (at_source, at_target, error) = match ending {
-            // Of what never converges only what was allowed more gets here.
-            Ending::Moves | Ending::NeverConverges => (Absent, Running, None),
-            Ending::Fails => (Running, Absent, Some(ERR_INTERNAL)),
-            Ending::FailsThoughMoved => (ShutOff, Running, Some(ERR_SYSTEM)),
-            Ending::LeavesPausedSource => (PausedByMigration, Running, Some(ERR_SYSTEM)),
-            Ending::LeavesPausedTarget => (Running, PausedByMigration, Some(ERR_INTERNAL)),
-            Ending::RunsTwice => (Running, Running, Some(ERR_INTERNAL)),
-            Ending::Dies => (ShutOff, Absent, Some(ERR_OPERATION_INVALID)),
-        };
-        let moved = at_target == Running;
-        self.world.on(target, |state| {
-            set_presence(state, id, at_target);
-            if let Some(guest) = state.guests.get_mut(id).filter(|_| moved) {
-                guest.counters.persistent = true;
-            }
-        });
-        self.world
-            .on(&self.host, |state| set_presence(state, id, at_source));
-        for host in [self.host.as_str(), target] {
-            self.world
-                .say(host, HypervisorEvent::GuestChanged(id.clone()));
-        }
-        error.map_or(Ok(()), |code| {
-            Err(failed(code, "migration failed as scripted"))
-        })
-    }
-}
-
-fn advance(progress: &mut JobProgress, iteration: u32, script: &Script) {
-    const MIB: u64 = 1 << 20;
-    let done = u64::from(iteration);
-    let all = u64::from(script.iterations.max(iteration));
-    // One that never converges has as much to copy in each round.
-    let left = (all - done).max(u64::from(script.ending == Ending::NeverConverges));
-    *progress = JobProgress {
-        total_bytes: all * 16 * MIB,
-        transferred_bytes: done * 16 * MIB,
-        remaining_bytes: left * 16 * MIB,
-        dirty_bytes_per_second: MIB,
-        bandwidth_bytes_per_second: 100 * MIB,
-        iteration,
-        expected_downtime: Duration::from_millis(20),
-        downtime: None,
-        elapsed: script.iteration_time * iteration,
-    };
 }
 
 impl Hypervisor for FakeHypervisor {
@@ -555,13 +436,18 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
+    fn admits(
+        &self,
+        definition: &str,
+        coming: &Coming,
+    ) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
         self.read(|state| {
             if let Some(refusal) = &state.refusal {
                 return Ok(Err(refusal.clone()));
             }
             let clash = state.guests.iter().find(|(id, guest)| {
-                guest.presence != Presence::ShutOff && definition.contains(id.as_str())
+                (coming.shut_off || guest.presence != Presence::ShutOff)
+                    && definition.contains(id.as_str())
             });
             Ok(clash.map_or(Ok(()), |(id, _)| {
                 Err((Refusal::NameClash, format!("guest {id} is here already")))
@@ -583,7 +469,9 @@ impl Hypervisor for FakeHypervisor {
             std::thread::spawn(move || alone.carry_on(&id, &target, &script));
             return Err(failed(ERR_SYSTEM, "connection reset by peer"));
         }
-        self.carry_on(id, &target, &script)
+        self.carry_on(id, &target, &script)?;
+        self.mirror(&target, migration);
+        Ok(())
     }
 
     fn outgoing_job(&self, guest: &GuestId) -> Result<Option<JobProgress>, HypervisorError> {

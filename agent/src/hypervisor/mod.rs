@@ -4,12 +4,14 @@
 //! callers run them on threads of their own (see `driver` and `measure`), never on the async workers. A method
 //! that hangs (a stopped QEMU blocks libvirt's statistics) hangs only its caller's thread.
 
+pub mod disks;
 pub mod fake;
 pub mod libvirt;
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use evenkeel_proto::order::Compression;
 use evenkeel_types::{GuestId, Presence, Refusal};
 
 /// A hypervisor's answer that is no answer.
@@ -116,6 +118,8 @@ pub struct GuestCounters {
 pub struct GuestTraits {
     /// Names of what hinders a live migration: `host_device`, `local_disk` …
     pub hindrances: Vec<String>,
+    /// Names of what hinders a move while it is shut off, beside those: state that lives in files of the host.
+    pub offline_hindrances: Vec<String>,
     /// Networks and bridges it needs.
     pub networks: Vec<String>,
     /// Identities of the storage it needs.
@@ -151,6 +155,32 @@ pub struct LiveMigration {
     pub auto_converge: bool,
     /// Whether it may be handed over before the copy is complete, when [`Hypervisor::start_post_copy`] says so.
     pub post_copy: bool,
+    /// How what is sent is sent.
+    pub stream: Stream,
+    /// Names of the disks that are copied along; the target has made their files.
+    pub disks: Vec<String>,
+    /// Whether only what lies above their backing images is.
+    pub incremental: bool,
+}
+
+/// How a live copy's bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stream {
+    /// Connections side by side; 0 and 1 are one.
+    pub connections: u32,
+    /// How they are made fewer.
+    pub compression: Option<Compression>,
+    /// Whether they are encrypted, with the certificates that the hypervisor has for it.
+    pub tls: bool,
+}
+
+/// What a definition is to be admitted for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Coming {
+    /// Whether the guest is shut off.
+    pub shut_off: bool,
+    /// Names of the disks that are copied along: they need not be reachable yet.
+    pub copied: Vec<String>,
 }
 
 /// Decides between a migration's call and its giving up: one of them happens, never both.
@@ -199,6 +229,19 @@ pub struct JobProgress {
     pub downtime: Option<Duration>,
     /// Since the start.
     pub elapsed: Duration,
+    /// Of the bytes above, those of disks.
+    pub disks: DiskProgress,
+}
+
+/// Progress of the disks that are copied along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskProgress {
+    /// Bytes to be copied in all.
+    pub total_bytes: u64,
+    /// Bytes copied.
+    pub transferred_bytes: u64,
+    /// Bytes left.
+    pub remaining_bytes: u64,
 }
 
 /// Something that a guest did, pushed by the hypervisor.
@@ -217,7 +260,7 @@ pub enum HypervisorEvent {
 }
 
 /// A host's hypervisor.
-pub trait Hypervisor: Send + Sync + 'static {
+pub trait Hypervisor: disks::Disks + Send + Sync + 'static {
     /// Facts about the host, for its inventory.
     ///
     /// # Errors
@@ -272,7 +315,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the hypervisor does not answer. A "no" is `Ok(Err((reason, detail)))`.
-    fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError>;
+    fn admits(
+        &self,
+        definition: &str,
+        coming: &Coming,
+    ) -> Result<Result<(), (Refusal, String)>, HypervisorError>;
 
     /// Migrates if `gate` lets it; returns when libvirt's call does. The result is evidence, not proof.
     ///

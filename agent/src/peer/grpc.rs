@@ -12,12 +12,17 @@ use evenkeel_proto::keys::Keys;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
-use evenkeel_types::{GuestId, HostName, Refusal};
-use tokio::sync::watch;
+use evenkeel_types::{GuestId, HostName, Refusal, Whereabouts};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::{Found, Peers, Prepared};
+use crate::digest::Sum;
+use crate::hypervisor::disks::{DiskImage, LocalDisk, Piece};
+use crate::incoming::Luggage;
 use crate::journal::Refused;
 
 /// `Prepare` may make the target probe its QEMU's capabilities, which takes seconds the first time.
@@ -96,8 +101,41 @@ fn unreachable(host: &HostName, why: &str) -> Refused {
     (Refusal::TargetUnreachable, format!("{host}: {why}"))
 }
 
+fn image_message(image: &DiskImage) -> v1::DiskImage {
+    v1::DiskImage {
+        path: image.path.clone(),
+        format: image.format.clone(),
+        capacity_bytes: image.capacity_bytes,
+    }
+}
+
+fn disk_message(disk: &LocalDisk) -> v1::LocalDisk {
+    v1::LocalDisk {
+        name: disk.name.clone(),
+        image: Some(image_message(&disk.image)),
+        allocation_bytes: disk.allocation_bytes,
+        backing: disk.backing.iter().map(image_message).collect(),
+    }
+}
+
+fn piece_message(piece: Piece) -> v1::DiskPiece {
+    let content = match piece {
+        Piece::Data(data) => v1::disk_piece::Content::Data(data),
+        Piece::Hole(bytes) => v1::disk_piece::Content::HoleBytes(bytes),
+    };
+    v1::DiskPiece {
+        content: Some(content),
+        ..v1::DiskPiece::default()
+    }
+}
+
 impl Peers for GrpcPeers {
-    async fn prepare(&self, order: &Order, definition: String) -> Result<Prepared, Refused> {
+    async fn prepare(
+        &self,
+        order: &Order,
+        definition: String,
+        luggage: &Luggage,
+    ) -> Result<Prepared, Refused> {
         let target = &order.target;
         let mut client = self
             .client(target)
@@ -107,6 +145,8 @@ impl Peers for GrpcPeers {
             order: Some(order.message.clone()),
             domain_xml: definition,
             source: Some(self.own.borrow().clone()),
+            disks: luggage.disks.iter().map(disk_message).collect(),
+            autostart: luggage.autostart,
         };
         let reply = within(PREPARE_DEADLINE, client.prepare(Request::new(request)))
             .await
@@ -122,17 +162,42 @@ impl Peers for GrpcPeers {
         })
     }
 
-    async fn release(&self, order: &Order) -> bool {
+    async fn release(&self, order: &Order, place: Option<Whereabouts>) -> bool {
         let Ok(mut client) = self.client(&order.target).await else {
             return false;
         };
         let request = v1::ReleaseRequest {
             order_id: order.id.to_string(),
             guest_uuid: order.guest.to_string(),
+            whereabouts: place.map(|place| place.to_string()).unwrap_or_default(),
         };
         within(DEADLINE, client.release(Request::new(request)))
             .await
             .is_ok()
+    }
+
+    async fn copy_disk(
+        &self,
+        order: &Order,
+        path: &str,
+        pieces: mpsc::Receiver<Piece>,
+    ) -> Result<Sum, String> {
+        let mut client = self.client(&order.target).await?;
+        let first = v1::DiskPiece {
+            order_id: order.id.to_string(),
+            path: path.to_owned(),
+            content: None,
+        };
+        let rest = ReceiverStream::new(pieces).map(piece_message);
+        let stream = tokio_stream::once(first).chain(rest);
+        // No deadline of its own: the order has one, and keep-alive finds out that the target is gone.
+        let reply = client.copy_disk(Request::new(stream)).await;
+        let reply = reply.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+        let reply = reply.into_inner();
+        Ok(Sum {
+            length: reply.length_bytes,
+            sha256: reply.sha256,
+        })
     }
 
     async fn inspect(&self, host: &HostName, guest: &GuestId) -> Result<Found, String> {

@@ -68,7 +68,7 @@ fn api(bench: &Bench, stop: CancellationToken) -> (BenchApi, watch::Sender<v1::I
         bench.driver.calls.clone(),
         bench.records.clone(),
         known,
-        4,
+        (4, bench.peers.incomings.clone()),
         &Registry::new(),
     )
     .unwrap();

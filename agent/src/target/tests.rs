@@ -26,7 +26,7 @@ fn receiving() -> Receiving {
         Calls::new(bench.world.host("h2")),
         bench.records.clone(),
         known,
-        4,
+        (4, bench.peers.incomings.clone()),
         &Registry::new(),
     );
     Receiving {
@@ -44,7 +44,11 @@ impl Receiving {
 
     async fn prepare_as(&self, source: &str, order: &Order, xml: &str) -> Result<(), Refusal> {
         let source = source.parse().unwrap();
-        let outcome = self.target.prepare(&source, order, xml.to_owned()).await;
+        let arriving = Arriving {
+            definition: xml.to_owned(),
+            ..Arriving::default()
+        };
+        let outcome = self.target.prepare(&source, order, arriving).await;
         outcome.map_err(|(reason, _)| reason)
     }
 }
@@ -61,9 +65,13 @@ async fn memory_is_held_until_the_source_releases_it() {
         "asking again changes nothing"
     );
     assert_eq!(r.target.promised(), (1, 64));
-    r.target.release(&order.id, &"h3".parse().unwrap());
+    r.target
+        .release(&order.id, &"h3".parse().unwrap(), None)
+        .await;
     assert_eq!(r.target.promised(), (1, 64), "another host cannot");
-    r.target.release(&order.id, &"h1".parse().unwrap());
+    r.target
+        .release(&order.id, &"h1".parse().unwrap(), None)
+        .await;
     assert_eq!(r.target.promised(), (0, 0));
 }
 
@@ -76,7 +84,14 @@ async fn a_guest_that_does_not_fit_is_refused_with_numbers() {
     let source = "h1".parse().unwrap();
     let (reason, detail) = r
         .target
-        .prepare(&source, &order, definition)
+        .prepare(
+            &source,
+            &order,
+            Arriving {
+                definition,
+                ..Arriving::default()
+            },
+        )
         .await
         .unwrap_err();
     assert_eq!(reason, Refusal::NoMemory);

@@ -73,6 +73,10 @@ reasons! {
         GuestNotHere = "guest_not_here",
         /// The guest is not in a state that this kind of move takes.
         WrongState = "wrong_state",
+        /// The order is for a guest that is shut off, and it is not.
+        GuestRunning = "guest_running",
+        /// The guest has snapshots, which no migration takes along.
+        HasSnapshots = "has_snapshots",
         /// The guest has a property that forbids live migration (host device, local disk …).
         Unmovable = "unmovable",
         /// Another job (a migration that is not ours, a snapshot, a backup) holds the guest.

@@ -89,6 +89,33 @@ impl Whereabouts {
         }
     }
 
+    /// Judges where a guest is that was moved while it was shut off: its definition is then what lives.
+    ///
+    /// Two definitions settle nothing: see [`Whereabouts::definition_is_left_behind`].
+    #[must_use]
+    pub fn judge_shut_off(source: Option<Presence>, target: Option<Presence>) -> Self {
+        let (Some(source), Some(target)) = (source, target) else {
+            return Self::Unanswered;
+        };
+        match (source, target) {
+            (Presence::ShutOff, Presence::Absent) => Self::Source,
+            (Presence::Absent, Presence::ShutOff) => Self::Target,
+            (Presence::ShutOff, Presence::ShutOff) => Self::Unsettled,
+            (s, t) => Self::judge(Some(s), Some(t)),
+        }
+    }
+
+    /// Whether what the source has of a guest that was moved while it was shut off is a mere remnant: the
+    /// target, where nothing was before, has it. libvirt defines there first, and only then undefines here.
+    #[must_use]
+    pub fn definition_is_left_behind(source: Presence, target: Presence) -> bool {
+        let there = matches!(
+            target,
+            Presence::ShutOff | Presence::Running | Presence::Paused
+        );
+        source == Presence::ShutOff && there
+    }
+
     /// The fixed name used on the wire and in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -188,6 +215,25 @@ mod tests {
     use Presence::{Absent, Paused, PausedByMigration, Running, ShutOff};
 
     const ALL: [Presence; 5] = [Absent, ShutOff, Running, Paused, PausedByMigration];
+
+    #[test]
+    fn a_guest_that_is_shut_off_is_where_its_only_definition_is() {
+        let judge = |s, t| Whereabouts::judge_shut_off(Some(s), Some(t));
+        assert_eq!(judge(ShutOff, Absent), Whereabouts::Source);
+        assert_eq!(judge(Absent, ShutOff), Whereabouts::Target);
+        assert_eq!(judge(ShutOff, ShutOff), Whereabouts::Unsettled);
+        assert_eq!(judge(Running, ShutOff), Whereabouts::Source);
+        assert_eq!(judge(ShutOff, Running), Whereabouts::Target);
+        assert_eq!(judge(Running, Running), Whereabouts::Both);
+        assert_eq!(judge(Absent, Absent), Whereabouts::Nowhere);
+        for p in ALL {
+            let one = Whereabouts::judge_shut_off(Some(p), None);
+            assert_eq!(one, Whereabouts::Unanswered);
+            assert!(!Whereabouts::definition_is_left_behind(p, Absent));
+            assert!(!Whereabouts::definition_is_left_behind(Running, p));
+        }
+        assert!(Whereabouts::definition_is_left_behind(ShutOff, ShutOff));
+    }
 
     #[test]
     fn a_silent_host_leaves_the_question_open() {

@@ -39,6 +39,8 @@ fn believed(refusal: Refusal) -> Option<Duration> {
         | Refusal::NoLibvirt
         | Refusal::GuestNotHere
         | Refusal::WrongState
+        | Refusal::GuestRunning
+        | Refusal::HasSnapshots
         | Refusal::Unmovable
         | Refusal::Busy
         | Refusal::SourceUnreachable

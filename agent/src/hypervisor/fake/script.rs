@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::hypervisor::{DiskProgress, JobProgress};
+
 /// How the next migrations from a host go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
@@ -33,6 +35,27 @@ impl Default for Script {
             ending: Ending::Moves,
             call_breaks: false,
             pause_needed: None,
+        }
+    }
+}
+
+impl Script {
+    /// What a job says after so many iterations.
+    pub(super) fn progress(&self, iteration: u32) -> JobProgress {
+        const MIB: u64 = 1 << 20;
+        let done = u64::from(iteration);
+        let all = u64::from(self.iterations.max(iteration));
+        JobProgress {
+            total_bytes: all * 16 * MIB,
+            transferred_bytes: done * 16 * MIB,
+            remaining_bytes: (all - done) * 16 * MIB,
+            dirty_bytes_per_second: MIB,
+            bandwidth_bytes_per_second: 100 * MIB,
+            iteration,
+            expected_downtime: Duration::from_millis(20),
+            downtime: None,
+            elapsed: self.iteration_time * iteration,
+            disks: DiskProgress::default(),
         }
     }
 }

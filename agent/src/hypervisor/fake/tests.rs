@@ -1,4 +1,5 @@
 use super::*;
+use crate::hypervisor::Stream;
 
 fn id(n: u8) -> GuestId {
     format!("00000000-0000-0000-0000-0000000000{n:02}")
@@ -22,6 +23,9 @@ fn to_h2() -> LiveMigration {
         bandwidth_limit_mib_s: None,
         auto_converge: false,
         post_copy: false,
+        stream: Stream::default(),
+        disks: vec![],
+        incremental: false,
     }
 }
 
@@ -150,14 +154,20 @@ fn a_stopped_libvirtd_answers_nothing_and_breaks_its_copy() {
 fn a_host_refuses_as_told_and_never_takes_a_guest_it_has() {
     let (world, h1, h2) = world();
     let definition = h1.definition(&id(1)).unwrap();
-    assert_eq!(h2.admits(&definition).unwrap(), Ok(()));
+    assert_eq!(h2.admits(&definition, &Coming::default()).unwrap(), Ok(()));
     world.refuse("h2", Some((Refusal::MissingNetwork, "lan".into())));
     assert_eq!(
-        h2.admits(&definition).unwrap().unwrap_err().0,
+        h2.admits(&definition, &Coming::default())
+            .unwrap()
+            .unwrap_err()
+            .0,
         Refusal::MissingNetwork
     );
     assert_eq!(
-        h1.admits(&definition).unwrap().unwrap_err().0,
+        h1.admits(&definition, &Coming::default())
+            .unwrap()
+            .unwrap_err()
+            .0,
         Refusal::NameClash
     );
 }

@@ -12,8 +12,8 @@ use super::link::Session;
 use super::raw::{CpuPlace, LookupTarget, RawResult};
 use super::state;
 use super::storage::{Place, Storage};
-use super::xml::{Definition, DiskSource};
-use crate::hypervisor::{GuestTraits, HostFacts};
+use super::xml::{Definition, Disk, DiskSource};
+use crate::hypervisor::{Coming, GuestTraits, HostFacts};
 use evenkeel_types::Presence;
 
 /// Interfaces of a host that are looked at.
@@ -70,7 +70,10 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
         }
     };
     let host_storage = Storage::look(&session.control.active_pools()?);
-    let mut hindrances = definition.hindrances;
+    let (mut hindrances, mut left_behind) = (definition.hindrances, definition.left_behind);
+    if domain.has_saved_state().unwrap_or(false) {
+        left_behind.insert("saved_state");
+    }
     let mut storage = BTreeSet::new();
     let mut local_bytes = 0_u64;
     for disk in &definition.disks {
@@ -98,6 +101,7 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
     }
     Ok(Some(GuestTraits {
         hindrances: hindrances.into_iter().map(str::to_owned).collect(),
+        offline_hindrances: left_behind.into_iter().map(str::to_owned).collect(),
         networks: definition.networks,
         storage: storage.into_iter().collect(),
         local_disk_mib: local_bytes.div_ceil(1 << 20),
@@ -110,24 +114,25 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
 }
 
 /// Whether a guest with this definition could come here. The first "no" is told.
-pub(super) fn admits(session: &Session, text: &str) -> RawResult<Verdict> {
+pub(super) fn admits(session: &Session, text: &str, coming: &Coming) -> RawResult<Verdict> {
     let definition = match Definition::parse(text) {
         Ok(definition) => definition,
         Err(error) => return Ok(no(Refusal::Unsupported, error.to_string())),
     };
     let checks = [
-        clash(session, &definition)?,
+        clash(session, &definition, coming)?,
         machine(session, &definition)?,
         cpu(session, &definition)?,
         network(session, &definition)?,
-        storage(session, &definition)?,
+        storage(session, &definition, coming)?,
         files(&definition),
     ];
     Ok(checks.into_iter().collect())
 }
 
-/// A guest of that name or UUID may be here only as the shut-off definition that it left behind itself.
-fn clash(session: &Session, wanted: &Definition) -> RawResult<Verdict> {
+/// A guest of that name or UUID may be here only as the shut-off definition that it left behind itself; one
+/// that comes shut off not even so, for its definition is what comes.
+fn clash(session: &Session, wanted: &Definition, coming: &Coming) -> RawResult<Verdict> {
     let Some(id) = &wanted.uuid else {
         return Ok(no(Refusal::Unsupported, "definition has no valid uuid"));
     };
@@ -139,6 +144,10 @@ fn clash(session: &Session, wanted: &Definition) -> RawResult<Verdict> {
                 Refusal::NameClash,
                 format!("guest {id} has a process here"),
             ));
+        }
+        if coming.shut_off {
+            let detail = format!("guest {id} is defined here already");
+            return Ok(no(Refusal::NameClash, detail));
         }
         let name = here.name();
         if name != wanted.name {
@@ -217,10 +226,11 @@ fn network(session: &Session, wanted: &Definition) -> RawResult<Verdict> {
     }))
 }
 
-fn storage(session: &Session, wanted: &Definition) -> RawResult<Verdict> {
+fn storage(session: &Session, wanted: &Definition, coming: &Coming) -> RawResult<Verdict> {
     let here = Storage::look(&session.control.active_pools()?);
     let known = here.identities();
-    for disk in &wanted.disks {
+    let awaited = |disk: &&Disk| !coming.copied.contains(&disk.target);
+    for disk in wanted.disks.iter().filter(awaited) {
         let reached = |source: &&DiskSource| match here.place(source) {
             Place::Shared(identity) => known.contains(&identity),
             Place::Nothing => true,

@@ -17,6 +17,7 @@ mod link;
 mod raw;
 mod state;
 mod storage;
+mod volumes;
 mod xml;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +35,8 @@ use self::raw::{
     MigrateParameters, Params, RawError, RawEvent, RawResult, Sink,
 };
 use super::{
-    CallGate, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError, HypervisorEvent,
-    JobProgress, LiveMigration,
+    CallGate, Coming, GuestCounters, GuestTraits, HostFacts, Hypervisor, HypervisorError,
+    HypervisorEvent, JobProgress, LiveMigration,
 };
 
 /// Events kept for a slow receiver; it looks again for itself when it has missed some.
@@ -56,9 +57,16 @@ const LIVE: u32 = 1;
 const PEER2PEER: u32 = 1 << 1;
 const PERSIST_DEST: u32 = 1 << 3;
 const UNDEFINE_SOURCE: u32 = 1 << 4;
+const NON_SHARED_DISK: u32 = 1 << 6;
+const NON_SHARED_INC: u32 = 1 << 7;
+/// Never beside [`LIVE`], and only for a guest that is shut off: see [`move_definition`].
+const OFFLINE: u32 = 1 << 10;
+const COMPRESSED: u32 = 1 << 11;
 const ABORT_ON_ERROR: u32 = 1 << 12;
 const AUTO_CONVERGE: u32 = 1 << 13;
 const POST_COPY: u32 = 1 << 15;
+const TLS: u32 = 1 << 16;
+const PARALLEL: u32 = 1 << 17;
 
 /// How the adapter talks to libvirt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,17 +320,83 @@ fn job(domain: &Domain) -> RawResult<(i32, Params)> {
 /// The flags of a live migration. Never OFFLINE: libvirt takes it for a running guest, moves the definition
 /// and leaves the guest without one. PERSIST_DEST would make a transient guest persistent.
 fn flags(persistent: bool, migration: &LiveMigration) -> u32 {
-    let mut flags = LIVE | PEER2PEER | ABORT_ON_ERROR;
-    if persistent {
-        flags |= PERSIST_DEST | UNDEFINE_SOURCE;
+    let stream = &migration.stream;
+    let disks = !migration.disks.is_empty();
+    let wanted = [
+        (persistent, PERSIST_DEST | UNDEFINE_SOURCE),
+        (migration.auto_converge, AUTO_CONVERGE),
+        (disks && migration.incremental, NON_SHARED_INC),
+        (disks && !migration.incremental, NON_SHARED_DISK),
+        (stream.connections > 1, PARALLEL),
+        (stream.compression.is_some(), COMPRESSED),
+        (stream.tls, TLS),
+        (migration.post_copy, POST_COPY),
+    ];
+    wanted
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .fold(LIVE | PEER2PEER | ABORT_ON_ERROR, |all, (_, flag)| {
+            all | flag
+        })
+}
+
+/// libvirt's parameters of a live migration.
+fn parameters(migration: &LiveMigration) -> MigrateParameters {
+    let stream = &migration.stream;
+    let connections = i32::try_from(stream.connections).ok();
+    MigrateParameters {
+        uri: migration.migration_uri.clone(),
+        bandwidth: migration.bandwidth_limit_mib_s,
+        migrate_disks: migration.disks.clone(),
+        parallel_connections: connections.filter(|count| *count > 1),
+        compression: stream.compression.map(|method| method.as_str().to_owned()),
+        ..MigrateParameters::default()
     }
-    if migration.auto_converge {
-        flags |= AUTO_CONVERGE;
+}
+
+/// Hands over the definition of a guest that is shut off.
+///
+/// libvirt takes OFFLINE for a running guest, too: it moves the definition and leaves the process without one.
+/// So the state is read right before the call, and again after it: a guest that was started in between gets
+/// its definition back.
+fn move_definition(
+    connection: &Connection,
+    domain: &Domain,
+    peer_uri: &str,
+    gate: &CallGate,
+) -> RawResult<()> {
+    let definition = domain.kept_definition()?;
+    if !gate.pass() {
+        return Err(given_up());
     }
-    if migration.post_copy {
-        flags |= POST_COPY;
+    if !is_shut_off(domain)? {
+        return Err(started());
     }
-    flags
+    let flags = OFFLINE | PEER2PEER | PERSIST_DEST | UNDEFINE_SOURCE | ABORT_ON_ERROR;
+    domain.migrate(peer_uri, MigrateParameters::default(), flags)?;
+    let target = domain.uuid().unwrap_or_default();
+    match connection.lookup(LookupTarget::Uuid(&target))? {
+        Some(here) if !is_shut_off(&here)? => {
+            if !here.is_persistent()? {
+                connection.define(&definition)?;
+            }
+            Err(started())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn is_shut_off(domain: &Domain) -> RawResult<bool> {
+    let (state, reason) = domain.state()?;
+    Ok(state::presence(state, reason) == Presence::ShutOff)
+}
+
+fn started() -> RawError {
+    RawError {
+        code: ERR_OPERATION_INVALID,
+        domain: FROM_QEMU,
+        message: "the guest was started: it is not moved as one that is shut off".into(),
+    }
 }
 
 /// Migrates `domain`; `aside` is the same guest on another connection, for what is asked meanwhile.
@@ -336,11 +410,7 @@ fn migrate(
     if state::presence(state, reason) != Presence::Running {
         return Err(wrong_state(NOT_RUNNING));
     }
-    let params = MigrateParameters {
-        uri: migration.migration_uri.clone(),
-        bandwidth: migration.bandwidth_limit_mib_s,
-        ..MigrateParameters::default()
-    };
+    let params = parameters(migration);
     let flags = flags(domain.is_persistent()?, migration);
     if !gate.pass() {
         return Err(given_up());
@@ -410,8 +480,12 @@ impl Hypervisor for LibvirtHypervisor {
         self.on_guest(guest, Domain::definition)
     }
 
-    fn admits(&self, definition: &str) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
-        self.call(|session| host::admits(session, definition))
+    fn admits(
+        &self,
+        definition: &str,
+        coming: &Coming,
+    ) -> Result<Result<(), (Refusal, String)>, HypervisorError> {
+        self.call(|session| host::admits(session, definition, coming))
     }
 
     fn migrate(&self, migration: &LiveMigration, gate: &CallGate) -> Result<(), HypervisorError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_types::Presence;
 
 use super::raw::Params;
-use crate::hypervisor::{JobProgress, RunState};
+use crate::hypervisor::{DiskProgress, JobProgress, RunState};
 
 /// `virDomainState`
 const NO_STATE: i32 = 0;
@@ -93,6 +93,11 @@ pub(super) fn progress(figures: &Params) -> JobProgress {
         // The same figure is the expected pause while copying and the measured one at the end.
         downtime: None,
         elapsed: ms("time_elapsed").unwrap_or_default(),
+        disks: DiskProgress {
+            total_bytes: number("disk_total"),
+            transferred_bytes: number("disk_processed"),
+            remaining_bytes: number("disk_remaining"),
+        },
     }
 }
 

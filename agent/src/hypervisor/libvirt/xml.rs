@@ -80,6 +80,10 @@ pub(super) struct Disk {
     pub(super) backing: Vec<DiskSource>,
     /// A CD or floppy: its contents are not part of the guest.
     pub(super) removable: bool,
+    /// Whether the guest cannot write to it.
+    pub(super) read_only: bool,
+    /// `raw`, `qcow2` … as the definition says, never as the contents look: those are the guest's.
+    pub(super) format: Option<String>,
 }
 
 impl Disk {
@@ -108,6 +112,8 @@ pub(super) struct Definition {
     pub(super) networks: Vec<String>,
     /// What hinders a live migration, without what only the host can tell (whether a disk is local).
     pub(super) hindrances: BTreeSet<&'static str>,
+    /// What hinders a move while it is shut off: state in files of the host that libvirt then leaves behind.
+    pub(super) left_behind: BTreeSet<&'static str>,
     pub(super) cpu_limit_cores: Option<f64>,
     pub(super) group: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
@@ -147,6 +153,8 @@ impl Definition {
             ..Self::default()
         };
         placement_hindrances(root, &mut definition.hindrances);
+        let nvram = os.and_then(|os| child(os, "nvram"));
+        definition.left_behind.extend(nvram.map(|_| "nvram"));
         for device in devices.into_iter().flat_map(|d| d.children()) {
             definition.add_device(device);
         }
@@ -182,7 +190,9 @@ impl Definition {
             "redirdev" | "smartcard" => self.hinder("redirected_device"),
             "tpm" => {
                 let backend = attribute(child(device, "backend"), "type");
-                if backend.as_deref() != Some("emulator") {
+                if backend.as_deref() == Some("emulator") {
+                    self.left_behind.insert("tpm_state");
+                } else {
                     self.hinder("host_device");
                 }
             }
@@ -209,6 +219,8 @@ impl Definition {
             source: image(disk, kind),
             backing: backing(disk),
             removable: matches!(disk.attribute("device"), Some("cdrom" | "floppy")),
+            read_only: child(disk, "readonly").is_some(),
+            format: attribute(child(disk, "driver"), "type"),
         });
     }
 

@@ -91,6 +91,39 @@ impl Domain {
         Ok(self.0.xml_desc(0)?)
     }
 
+    /// The definition that outlives its process, with everything in it.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn kept_definition(&self) -> RawResult<String> {
+        let flags = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
+        Ok(self.0.xml_desc(flags)?)
+    }
+
+    /// Whether the memory of its last run was saved for its next start.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn has_saved_state(&self) -> RawResult<bool> {
+        Ok(self.0.has_managed_save(0)?)
+    }
+
+    /// Whether it is started with its host.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn autostart(&self) -> RawResult<bool> {
+        Ok(self.0.autostart()?)
+    }
+
+    /// Has it started with its host.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn set_autostart(&self) -> RawResult<()> {
+        Ok(self.0.set_autostart(true)?)
+    }
+
     /// Snapshots of it; a guest with any cannot be migrated live.
     ///
     /// # Errors
@@ -200,6 +233,9 @@ impl Domain {
         // parameters: some twenty bytes a migration.
         c_text(peer_uri)?;
         c_text(params.uri.as_deref().unwrap_or_default())?;
+        for disk in &params.migrate_disks {
+            c_text(disk)?;
+        }
         Ok(self.0.migrate_to_uri3(Some(peer_uri), params, flags)?)
     }
 }

@@ -9,6 +9,7 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::network::Network;
 use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
 use virt::sys;
 
 use super::RawError;
@@ -71,6 +72,7 @@ release! {
     Domain => virDomainFree,
     Network => virNetworkFree,
     StoragePool => virStoragePoolFree,
+    StorageVol => virStorageVolFree,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod domain;
 mod events;
 mod handle;
 mod params;
+mod volume;
 
 use std::ffi::{CString, c_int, c_uint};
 use std::ptr::{self, NonNull};
@@ -30,6 +31,7 @@ pub(super) use domain::{Domain, LookupTarget};
 pub(super) use events::{RawEvent, Sink};
 pub(super) use params::Params;
 pub(super) use virt::domain::MigrateParameters;
+pub(super) use volume::{Pool, RawVolume};
 
 /// `VIR_ERR_NO_DOMAIN`
 pub(super) const ERR_NO_DOMAIN: i32 = 42;
@@ -52,7 +54,7 @@ pub(super) struct RawError {
 
 impl RawError {
     /// An error that libvirt itself did not make.
-    fn ours(message: &str) -> Self {
+    pub(super) fn ours(message: &str) -> Self {
         Self {
             code: 0,
             domain: 0,
@@ -244,6 +246,26 @@ impl Connection {
             )
         };
         counted(result).map(|answer| answer > 0)
+    }
+
+    /// Every guest, running or not.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(super) fn all_guests(&self) -> RawResult<Vec<Domain>> {
+        let guests = self.handle.list_all_domains(0)?;
+        Ok(guests.into_iter().map(Domain::new).collect())
+    }
+
+    /// Defines a guest, or gives one that runs without a definition its own again.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(super) fn define(&self, definition: &str) -> RawResult<()> {
+        // virt panics on a zero byte.
+        c_text(definition)?;
+        drop(Domain::new(self.handle.define_domain_xml(definition)?));
+        Ok(())
     }
 
     /// Guests without a definition of their own: they vanish when they stop.
