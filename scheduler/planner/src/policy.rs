@@ -108,6 +108,28 @@ named! {
     }
 }
 
+named! {
+    /// What becomes of guests with disks that only their host reaches.
+    LocalDisks {
+        /// They stay where they are.
+        Stay = "stay",
+        /// Their disks are copied along.
+        Copy = "copy",
+    }
+}
+
+named! {
+    /// How a live copy makes smaller what it sends.
+    StreamCompression {
+        /// Not at all.
+        None = "none",
+        /// Only what has changed within a page, against a cache.
+        Xbzrle = "xbzrle",
+        /// Whole pages, by several threads.
+        Mt = "mt",
+    }
+}
+
 /// A policy with every value resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -201,6 +223,16 @@ pub struct Migration {
     /// Whether a guest whose copy still makes no headway is handed over before it is complete. A link that
     /// breaks then loses the guest.
     pub post_copy: bool,
+    /// What becomes of guests with disks that only their host reaches.
+    pub local_disks: LocalDisks,
+    /// Connections that a live copy uses side by side.
+    pub connections: u32,
+    /// How a live copy makes smaller what it sends.
+    pub compression: StreamCompression,
+    /// Whether a live copy is encrypted.
+    pub tls: bool,
+    /// Whether a target may have an older libvirt or QEMU than the source.
+    pub allow_older_target: bool,
 }
 
 impl Migration {
@@ -341,6 +373,11 @@ impl Default for Policy {
                 downtime_steps: Vec::new(),
                 patience: Duration::from_secs(60),
                 post_copy: false,
+                local_disks: LocalDisks::Stay,
+                connections: 1,
+                compression: StreamCompression::None,
+                tls: false,
+                allow_older_target: false,
             },
             price: Price {
                 migration_guest_seconds: 60.0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_planner::policy::{RuleKind, Strategy};
+use evenkeel_planner::policy::{LocalDisks, RuleKind, Strategy};
 use evenkeel_planner::{Mode, Policy, Strength};
 
 const FULL: &str = r#"
@@ -29,6 +29,10 @@ cooldown = "1h30m"
 downtime_limit = "500ms"
 bandwidth_limit_mib_s = 800
 auto_converge = false
+local_disks = "copy"
+connections = 4
+tls = true
+allow_older_target = true
 
 [price]
 migration_guest_seconds = 30
@@ -72,6 +76,9 @@ fn every_key_is_read() {
     assert_eq!(policy.control.cooldown, Duration::from_secs(5400));
     assert_eq!(policy.control.window, Duration::from_secs(300));
     assert!(!policy.migration.auto_converge);
+    assert_eq!(policy.migration.local_disks, LocalDisks::Copy);
+    assert_eq!(policy.migration.connections, 4);
+    assert!(policy.migration.tls && policy.migration.allow_older_target);
     assert!((policy.migration.bandwidth_limit_mib_s - 800.0).abs() < 1e-9);
     assert!((policy.price.migration_guest_seconds - 30.0).abs() < 1e-9);
     let names: Vec<String> = policy
@@ -88,7 +95,7 @@ fn every_key_is_read() {
     );
     assert_eq!(
         (policy.rules[1].strength, policy.rules[1].line),
-        (Strength::Must, 29)
+        (Strength::Must, 33)
     );
 }
 
@@ -222,6 +229,31 @@ const BAD: &[(&str, usize, usize, &[&str])] = &[
         2,
         17,
         &["true or false"],
+    ),
+    (
+        "[migration]\nlocal_disks = \"leave\"",
+        2,
+        15,
+        &["none of stay, copy"],
+    ),
+    ("[migration]\nconnections = 0", 2, 15, &["out of range"]),
+    (
+        "[migration]\ncompression = \"zstd\"",
+        2,
+        15,
+        &["none of none, xbzrle, mt"],
+    ),
+    (
+        "[migration]\nconnections = 2\npost_copy = true",
+        2,
+        1,
+        &["connections together with post_copy"],
+    ),
+    (
+        "[migration]\nconnections = 2\ncompression = \"mt\"",
+        3,
+        1,
+        &["compression together with connections above 1"],
     ),
     (
         "[migration]\nzero_copy = true",

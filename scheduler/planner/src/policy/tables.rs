@@ -6,7 +6,10 @@ use toml::de::DeTable;
 
 use super::quantity::written;
 use super::reader::{Key, Reader, Value};
-use super::{Control, Limits, Migration, Price, Rule, RuleKind, Selector, Strength};
+use super::{
+    Control, Limits, LocalDisks, Migration, Price, Rule, RuleKind, Selector, StreamCompression,
+    Strength,
+};
 
 const LIMITS: &[&str] = &[
     "migrations_per_host",
@@ -26,6 +29,11 @@ const MIGRATION: &[&str] = &[
     "downtime_steps",
     "patience",
     "post_copy",
+    "local_disks",
+    "connections",
+    "compression",
+    "tls",
+    "allow_older_target",
 ];
 /// Pauses that a copy may be allowed beyond the first.
 const MOST_DOWNTIME_STEPS: usize = 8;
@@ -141,11 +149,40 @@ pub(super) fn migration(r: &mut Reader<'_>, value: &Value<'_>, into: &mut Migrat
             "downtime_steps" => r.durations(value, LEAST_PAUSE, &mut into.downtime_steps),
             "patience" => r.duration(value, SECOND, &mut into.patience),
             "post_copy" => r.boolean(value, &mut into.post_copy),
+            "local_disks" => {
+                r.choice(value, LocalDisks::NAMES, &mut into.local_disks);
+            }
+            "connections" => r.count(value, 1..=64, &mut into.connections),
+            "compression" => {
+                r.choice(value, StreamCompression::NAMES, &mut into.compression);
+            }
+            "tls" => r.boolean(value, &mut into.tls),
+            "allow_older_target" => r.boolean(value, &mut into.allow_older_target),
             _ => r.unknown(key, "migration", MIGRATION, home_of(key)),
         }
     }
+    excluded(r, table, into);
     if let Some((key, _)) = table.get_key_value("downtime_steps") {
         rising_steps(r, key, into);
+    }
+}
+
+/// What QEMU does not do together.
+fn excluded(r: &mut Reader<'_>, table: &DeTable<'_>, into: &Migration) {
+    let (several, compresses) = (
+        into.connections > 1,
+        into.compression != StreamCompression::None,
+    );
+    let pairs = [
+        (several && compresses, "compression", "connections above 1"),
+        (into.post_copy && several, "connections", "post_copy"),
+        (into.post_copy && compresses, "compression", "post_copy"),
+    ];
+    for (both, one, other) in pairs {
+        if both && let Some((key, _)) = table.get_key_value(one) {
+            let message = format!("QEMU does not take {one} together with {other}");
+            r.fault(key.span(), message, "leave one of the two out");
+        }
     }
 }
 
