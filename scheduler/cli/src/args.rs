@@ -453,6 +453,15 @@ pub struct PauseArgs {
     pub dry_run: DryRun,
 }
 
+/// How local disks are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CopyStorage {
+    /// All of their contents.
+    Whole,
+    /// What lies above a backing image that the target has already.
+    Inc,
+}
+
 /// Flags of `migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
@@ -461,6 +470,18 @@ pub struct MigrateArgs {
     /// Where to [default: the best host]
     #[arg(long, value_name = "HOST")]
     pub to: Option<String>,
+    /// The guest is shut off: move its definition, and its disks if they are copied
+    #[arg(long)]
+    pub offline: bool,
+    /// Copy disks that only its host reaches: whole, or only what lies above a backing image that the target has
+    #[arg(
+        long,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "whole"
+    )]
+    pub copy_storage: Option<CopyStorage>,
     /// Also while the fleet is paused
     #[arg(long)]
     pub override_pause: bool,

@@ -12,7 +12,7 @@ use evenkeel_scheduler::core::choose::{Situation, choose};
 use evenkeel_scheduler::core::cooldown::{after_move, never_started};
 use evenkeel_scheduler::core::holds::faulty_plan;
 use evenkeel_scheduler::core::{ActivePolicy, Assessment, Core, Hold, Pace};
-use evenkeel_scheduler::execute::orders::{Cause, order_for};
+use evenkeel_scheduler::execute::orders::{Cause, Moved, order_for};
 use evenkeel_scheduler::observe::{Fleet, OrderEntry, Past, Remembered};
 use evenkeel_types::{
     FailureReason, GuestId, HostName, MigrationState, OrderId, Outcome as Ending, Whereabouts,
@@ -165,13 +165,16 @@ impl Simulation {
             trigger: "balance",
             by: "scheduler/sim".into(),
             reason: String::new(),
+            disks: v1::DiskCopy::None,
         };
-        let memory = self
-            .world
-            .guests()
-            .get(place)
-            .map_or(0, |g| g.reading.memory_mib);
-        let mut message = order_for(step, guest, memory, policy, &cause, now_ms);
+        let guests = self.world.guests();
+        let moved = Moved {
+            id: guest.clone(),
+            memory_mib: guests.get(place).map_or(0, |g| g.reading.memory_mib),
+            shut_off: false,
+            disks: v1::DiskCopy::None,
+        };
+        let mut message = order_for(step, &moved, policy, &cause, now_ms);
         // By number and not by chance: two runs of one seed are the same.
         self.orders += 1;
         message.id = OrderId::from_random(self.orders).to_string();

@@ -201,6 +201,7 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
             memory_mib: guest.memory_mib,
             memory_rss_mib: reading.map_or(0, |r| r.memory_rss_mib),
             dirty_rate_mib_s: guest.dirty_rate_mib_s,
+            local_disk_mib: guest.local_disk_mib,
             unmovable_reason: guest.unmovable_reason.clone().unwrap_or_default(),
             cooldown_until_ms: guest.cooldown_until.map_or(0, |at| at.as_millisecond()),
             migrating_to: targets

@@ -15,7 +15,7 @@ use super::{Controller, Made, Planned};
 use crate::core::Choice;
 use crate::core::choose::{Situation, choose};
 use crate::execute::agents::deliver;
-use crate::execute::orders::{Cause, Look, order_for};
+use crate::execute::orders::{Cause, Look, Moved, order_for};
 use crate::execute::reconcile::explain;
 use crate::execute::{Delivery, OrderAction, reconcile};
 use crate::lease::{CommitError, Mandate};
@@ -66,6 +66,7 @@ impl Controller {
                 trigger: trigger_of(step.reason),
                 by: format!("scheduler/{}", self.parts.name),
                 reason: String::new(),
+                disks: v1::DiskCopy::None,
             };
             match self.order(&mandate, step, &cause).await {
                 Ok(_) => ordered += 1,
@@ -128,11 +129,12 @@ impl Controller {
         let guest = found
             .and_then(|g| self.assessment.guests.get(&g.name))
             .cloned();
-        let memory = found.map(|g| g.memory_mib);
-        let (Some(guest), Some(memory)) = (guest, memory) else {
+        let (Some(guest), Some(found)) = (guest, found) else {
             return Err(CommitError::Conflict);
         };
-        let order = order_for(step, &guest, memory, self.active.policy(), cause, unix_ms());
+        let policy = self.active.policy();
+        let moved = Moved::of(guest.clone(), found, policy, cause.disks);
+        let order = order_for(step, &moved, policy, cause, unix_ms());
         let (order, mod_revision) = self.orders.create(mandate, order, &guest).await?;
         self.fleet.note_written(mod_revision);
         // In our picture at once: what is judged next must count it.

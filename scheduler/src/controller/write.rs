@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use etcd_client::Compare;
 use evenkeel_daemon::store::guard;
 use evenkeel_daemon::unix_ms;
-use evenkeel_planner::{Mode, Policy, Rejection, place_one};
+use evenkeel_planner::{Guest, GuestState, Mode, Policy, Rejection, Snapshot, place_one};
 use evenkeel_proto::v1;
 use evenkeel_types::Outcome;
 use tokio::sync::oneshot;
@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use super::{Controller, NoAnswer};
 use crate::core::choose::Running;
 use crate::core::holds::pause_in_force;
+use crate::core::snapshot::LOCAL_DISK;
 use crate::execute::agents::cancel;
-use crate::execute::orders::{Cause, Look};
+use crate::execute::orders::{Cause, Look, Moved, order_for};
 use crate::lease::{CommitError, Mandate, commit};
 use crate::observe::OrderEntry;
 
@@ -121,6 +122,28 @@ impl From<CommitError> for WriteError {
 /// Answers; a caller that has gone away needs none.
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
     drop(reply.send(result));
+}
+
+/// A guest that runs is moved live, one that is shut off is moved offline: who asks must mean the right one.
+fn fits_the_state(guest: &Guest, offline: bool) -> Result<(), WriteError> {
+    let shut_off = guest.state == GuestState::Shutoff;
+    let why = match (shut_off, offline) {
+        (true, true) | (false, false) => return Ok(()),
+        (true, false) => "is shut off; --offline moves it",
+        (false, true) => "is not shut off, and --offline moves only guests that are",
+    };
+    Err(WriteError::Refused(format!("{} {why}", guest.name)))
+}
+
+/// The fleet as it is for somebody who has disks copied: they hold no guest where it is.
+fn disks_copied(snapshot: &Snapshot) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    for guest in &mut snapshot.guests {
+        if guest.unmovable_reason.as_deref() == Some(LOCAL_DISK) {
+            (guest.movable, guest.unmovable_reason) = (true, None);
+        }
+    }
+    snapshot
 }
 
 impl Controller {
@@ -373,6 +396,11 @@ impl Controller {
         if let Some(target) = target.filter(|t| snapshot.host(t).is_none()) {
             return Err(WriteError::NotFound(format!("there is no host {target:?}")));
         }
+        let disks = v1::DiskCopy::try_from(request.disks)
+            .map_err(|_| WriteError::Invalid("an unknown way to copy disks".to_owned()))?;
+        fits_the_state(guest, request.offline)?;
+        let freed = (disks != v1::DiskCopy::None).then(|| disks_copied(snapshot));
+        let snapshot = freed.as_ref().unwrap_or(snapshot);
         let step = place_one(snapshot, self.active.policy(), &guest.name, target)
             .map_err(|rejections| WriteError::Refused(explain(&guest.name, &rejections)))?;
         Running::of(&self.fleet, &self.active.policy().limits)
@@ -382,14 +410,14 @@ impl Controller {
             trigger: "manual",
             by,
             reason: request.reason,
+            disks,
         };
         if request.dry_run {
             let id = self.assessment.guests.get(&step.guest);
             let id = id.ok_or_else(|| WriteError::NotFound(self.no_such_guest(&step.guest)))?;
-            let memory = guest.memory_mib;
             let policy = self.active.policy();
-            let mut order =
-                crate::execute::orders::order_for(&step, id, memory, policy, &cause, unix_ms());
+            let moved = Moved::of(id.clone(), guest, policy, cause.disks);
+            let mut order = order_for(&step, &moved, policy, &cause, unix_ms());
             order.id = String::new();
             return Ok(v1::OperatorMigrateReply { order: Some(order) });
         }

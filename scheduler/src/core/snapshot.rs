@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_planner::estimate::Reading;
+use evenkeel_planner::policy::LocalDisks;
 use evenkeel_planner::{Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot};
 use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
@@ -14,6 +15,9 @@ use crate::observe::{Fleet, GuestReading, HostReport, RunState};
 
 /// Basis points in one.
 const BASIS_POINTS: f64 = 10_000.0;
+
+/// The hindrance of guests whose disks only their host reaches.
+pub const LOCAL_DISK: &str = "local_disk";
 
 /// What a snapshot is made from.
 #[derive(Clone, Copy)]
@@ -218,7 +222,11 @@ impl Picture<'_> {
         if self.doubles.contains(&reading.id) {
             return Some("duplicate_uuid".to_owned());
         }
-        if let Some(hindrance) = reading.hindrances.first() {
+        // One whose size nobody knows cannot be priced.
+        let copied = self.policy.migration.local_disks == LocalDisks::Copy;
+        let goes_along =
+            |name: &&String| copied && reading.local_disk_mib > 0 && *name == LOCAL_DISK;
+        if let Some(hindrance) = reading.hindrances.iter().find(|name| !goes_along(name)) {
             return Some(hindrance.clone());
         }
         (!self.is_usable(host)).then(|| "stale_data".to_owned())

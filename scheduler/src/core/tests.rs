@@ -494,6 +494,45 @@ fn of_the_pair(steps: &[Step]) -> usize {
 }
 
 #[test]
+fn a_local_disk_holds_a_guest_only_where_the_policy_leaves_it_there() {
+    let mut bench = Bench::hot();
+    let with_disk = |hindrances: &[&str], local_disk_mib| GuestReading {
+        hindrances: hindrances.iter().map(|&name| name.to_owned()).collect(),
+        local_disk_mib,
+        ..reading(1, 0.5, 0.5)
+    };
+    let guests = [
+        with_disk(&["local_disk"], 100),
+        GuestReading {
+            id: reading(2, 0.0, 0.0).id,
+            ..with_disk(&["local_disk"], 0)
+        },
+        GuestReading {
+            id: reading(3, 0.0, 0.0).id,
+            ..with_disk(&["local_disk", "snapshots"], 100)
+        },
+    ];
+    bench
+        .fleet
+        .reports
+        .insert(host("h1"), report(guests.into()));
+    let why = |bench: &mut Bench| -> Vec<Option<String>> {
+        let guests = bench.pass(1).snapshot.guests;
+        guests
+            .into_iter()
+            .filter(|g| g.host == "h1")
+            .map(|g| g.unmovable_reason)
+            .collect()
+    };
+    let disk = || Some("local_disk".to_owned());
+    assert_eq!(why(&mut bench), [disk(), disk(), disk()]);
+    bench.rule("[migration]\nlocal_disks = \"copy\"\n");
+    let snapshots = Some("snapshots".to_owned());
+    // The size of the second's is not known: it has no price.
+    assert_eq!(why(&mut bench), [None, disk(), snapshots]);
+}
+
+#[test]
 fn a_must_affinity_group_starts_as_one_although_a_member_alone_does_not_pay() {
     let mut bench = Bench::hot();
     bench.rule("[affinity.pair]\nguests = [\"g1\", \"g2\"]\nstrength = \"must\"\n");

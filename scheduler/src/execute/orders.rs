@@ -5,7 +5,8 @@ use std::time::Duration;
 use etcd_client::{Compare, TxnOp};
 use evenkeel_daemon::Store;
 use evenkeel_daemon::store::guard;
-use evenkeel_planner::{Policy, Step};
+use evenkeel_planner::policy::{LocalDisks, StreamCompression};
+use evenkeel_planner::{Guest, GuestState, Policy, Step};
 use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome};
@@ -30,14 +31,79 @@ pub struct Cause {
     pub by: String,
     /// What a person gave as the reason; empty: the step's own words.
     pub reason: String,
+    /// How local disks are to be copied, whatever the policy says; `None`: as that says.
+    pub disks: v1::DiskCopy,
+}
+
+/// The guest of a step, as far as its order must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The guest.
+    pub id: GuestId,
+    /// Memory that it holds, MiB.
+    pub memory_mib: u64,
+    /// Whether it is shut off.
+    pub shut_off: bool,
+    /// How its local disks are copied.
+    pub disks: v1::DiskCopy,
+}
+
+impl Moved {
+    /// A guest that is moved as the policy says, unless `asked` says otherwise about its disks.
+    #[must_use]
+    pub fn of(id: GuestId, guest: &Guest, policy: &Policy, asked: v1::DiskCopy) -> Self {
+        let copied = guest.local_disk_mib > 0 && policy.migration.local_disks == LocalDisks::Copy;
+        Self {
+            id,
+            memory_mib: guest.memory_mib,
+            shut_off: guest.state == GuestState::Shutoff,
+            disks: match asked {
+                v1::DiskCopy::None if copied => v1::DiskCopy::Whole,
+                v1::DiskCopy::None | v1::DiskCopy::Whole | v1::DiskCopy::Incremental => asked,
+            },
+        }
+    }
+}
+
+/// How a guest is moved, by the policy.
+fn options_for(moved: &Moved, policy: &Policy) -> v1::MoveOptions {
+    let migration = &policy.migration;
+    let kind = if moved.shut_off {
+        v1::MoveKind::Offline
+    } else {
+        v1::MoveKind::Live
+    };
+    v1::MoveOptions {
+        kind: kind.into(),
+        downtime_limit_ms: whole_ms(migration.downtime_limit),
+        bandwidth_limit_mib_s: whole(migration.bandwidth_limit_mib_s),
+        auto_converge: migration.auto_converge,
+        downtime_steps_ms: migration
+            .downtime_steps
+            .iter()
+            .copied()
+            .map(whole_ms)
+            .collect(),
+        patience_ms: whole_ms(migration.patience),
+        post_copy: migration.post_copy,
+        disks: moved.disks.into(),
+        connections: migration.connections,
+        compression: match migration.compression {
+            StreamCompression::None => String::new(),
+            StreamCompression::Xbzrle | StreamCompression::Mt => {
+                migration.compression.as_str().to_owned()
+            }
+        },
+        tls: migration.tls,
+        allow_older_target: migration.allow_older_target,
+    }
 }
 
 /// The order that carries out a step.
 #[must_use]
 pub fn order_for(
     step: &Step,
-    guest: &GuestId,
-    memory_mib: u64,
+    moved: &Moved,
     policy: &Policy,
     cause: &Cause,
     now_ms: i64,
@@ -45,22 +111,7 @@ pub fn order_for(
     let predicted = Duration::try_from_secs_f64(step.copy_seconds.max(0.0) * DEADLINE_FACTOR)
         .unwrap_or(LONGEST_DEADLINE);
     let time = predicted.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE);
-    let steps = policy
-        .migration
-        .downtime_steps
-        .iter()
-        .copied()
-        .map(whole_ms);
-    let options = v1::MoveOptions {
-        kind: v1::MoveKind::Live.into(),
-        downtime_limit_ms: whole_ms(policy.migration.downtime_limit),
-        bandwidth_limit_mib_s: whole(policy.migration.bandwidth_limit_mib_s),
-        auto_converge: policy.migration.auto_converge,
-        downtime_steps_ms: steps.collect(),
-        patience_ms: whole_ms(policy.migration.patience),
-        post_copy: policy.migration.post_copy,
-        ..v1::MoveOptions::default()
-    };
+    let options = options_for(moved, policy);
     let why = if cause.reason.is_empty() {
         step.why.clone()
     } else {
@@ -68,7 +119,7 @@ pub fn order_for(
     };
     v1::Order {
         id: OrderId::from_random(rand::random()).to_string(),
-        guest_uuid: guest.to_string(),
+        guest_uuid: moved.id.to_string(),
         guest_name: step.guest.clone(),
         source: step.from.clone(),
         target: step.to.clone(),
@@ -87,7 +138,7 @@ pub fn order_for(
             downtime_seconds: step.downtime_seconds,
             bytes: step.bytes,
         }),
-        memory_mib,
+        memory_mib: moved.memory_mib,
     }
 }
 
@@ -257,4 +308,58 @@ pub struct Look<'a> {
     pub policy: &'a Policy,
     /// Now, milliseconds since the Unix epoch.
     pub now_ms: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(
+        state: GuestState,
+        local_disk_mib: u64,
+        policy: &str,
+        asked: v1::DiskCopy,
+    ) -> v1::MoveOptions {
+        let policy = Policy::parse(policy).unwrap();
+        let guest = Guest {
+            state,
+            local_disk_mib,
+            ..Guest::default()
+        };
+        let id = "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap();
+        options_for(&Moved::of(id, &guest, &policy, asked), &policy)
+    }
+
+    #[test]
+    fn kind_and_disks_of_a_move_follow_the_guest_the_policy_and_who_asks() {
+        use v1::{DiskCopy, MoveKind};
+        let (stay, copy) = ("", "[migration]\nlocal_disks = \"copy\"\n");
+        let running = |disk, policy, asked| moved(GuestState::Running, disk, policy, asked);
+        assert_eq!(running(9, stay, DiskCopy::None).disks(), DiskCopy::None);
+        assert_eq!(running(9, copy, DiskCopy::None).disks(), DiskCopy::Whole);
+        assert_eq!(running(0, copy, DiskCopy::None).disks(), DiskCopy::None);
+        let asked = running(9, stay, DiskCopy::Incremental);
+        assert_eq!(asked.disks(), DiskCopy::Incremental);
+        assert_eq!(asked.kind(), MoveKind::Live);
+        let off = moved(GuestState::Shutoff, 9, copy, DiskCopy::None);
+        assert_eq!(
+            (off.kind(), off.disks()),
+            (MoveKind::Offline, DiskCopy::Whole)
+        );
+    }
+
+    #[test]
+    fn how_a_copy_travels_is_the_policys_to_say() {
+        let policy = "[migration]\ntls = true\nconnections = 4\nallow_older_target = true\n";
+        let options = moved(GuestState::Running, 0, policy, v1::DiskCopy::None);
+        assert!(options.tls && options.allow_older_target);
+        assert_eq!((options.connections, options.compression.as_str()), (4, ""));
+        let policy = "[migration]\ncompression = \"xbzrle\"\n";
+        let options = moved(GuestState::Running, 0, policy, v1::DiskCopy::None);
+        assert_eq!(
+            (options.connections, options.compression.as_str()),
+            (1, "xbzrle")
+        );
+        assert!(!options.tls);
+    }
 }

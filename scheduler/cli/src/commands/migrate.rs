@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Session;
 use super::follow::{Ending, follow};
-use crate::args::{Format, MigrateArgs};
+use crate::args::{CopyStorage, Format, MigrateArgs};
 use crate::client::ClientError;
 use crate::exit::{Exit, Failure};
 use crate::output::Look;
@@ -29,6 +29,13 @@ pub(super) async fn migrate(
         reason: session.reason(),
         dry_run,
         override_pause: args.override_pause,
+        offline: args.offline,
+        disks: match args.copy_storage {
+            None => v1::DiskCopy::None,
+            Some(CopyStorage::Whole) => v1::DiskCopy::Whole,
+            Some(CopyStorage::Inc) => v1::DiskCopy::Incremental,
+        }
+        .into(),
     };
     // From here on Ctrl-C ends the waiting, not the process: what was ordered must be said.
     let mut interrupt = signal(SignalKind::interrupt())?;

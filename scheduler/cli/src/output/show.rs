@@ -107,6 +107,10 @@ pub fn guest(detail: &GuestDetail, look: Look) -> String {
         ("memory", Some(mib(guest.memory_mib))),
         ("held", guest.memory_rss_mib.map(mib)),
         (
+            "local disks",
+            (guest.local_disk_mib > 0).then(|| mib(guest.local_disk_mib)),
+        ),
+        (
             "dirty rate",
             guest
                 .dirty_rate_mib_s

@@ -51,6 +51,8 @@ pub struct Guest {
     pub memory_rss_mib: Option<u64>,
     /// How fast it writes to its memory; null: never measured.
     pub dirty_rate_mib_s: Option<f64>,
+    /// Disks that only its host reaches.
+    pub local_disk_mib: u64,
     /// Why it cannot be migrated; null: it can.
     pub unmovable_reason: Option<String>,
     /// It rests until then.
@@ -126,6 +128,7 @@ impl From<v1::GuestView> for Guest {
             memory_mib: guest.memory_mib,
             memory_rss_mib: Some(guest.memory_rss_mib),
             dirty_rate_mib_s: (guest.dirty_rate_mib_s > 0.0).then_some(guest.dirty_rate_mib_s),
+            local_disk_mib: guest.local_disk_mib,
             unmovable_reason: some_text(guest.unmovable_reason),
             cooldown_until: some_time(guest.cooldown_until_ms),
             migrating_to: some_text(guest.migrating_to),

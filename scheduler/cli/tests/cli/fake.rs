@@ -255,10 +255,17 @@ impl SchedulerService for Fake {
         if !asked.target.is_empty() {
             order.target.clone_from(&asked.target);
         }
-        self.state().log.push(format!(
+        let mut said = format!(
             "migrate {} {:?} {:?} override={}",
             asked.guest, asked.target, asked.reason, asked.override_pause
-        ));
+        );
+        if asked.offline {
+            said.push_str(" offline");
+        }
+        if asked.disks() != v1::DiskCopy::None {
+            said.push_str(&format!(" {:?}", asked.disks()));
+        }
+        self.state().log.push(said);
         Ok(Response::new(v1::OperatorMigrateReply {
             order: Some(order),
         }))

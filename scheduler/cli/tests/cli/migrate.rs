@@ -56,6 +56,26 @@ fn it_is_followed_in_lines_off_a_terminal() {
 }
 
 #[test]
+fn kind_and_disks_of_the_move_are_said() {
+    for (words, said) in [
+        (&["--offline"][..], " offline"),
+        (&["--copy-storage"], " Whole"),
+        (&["--copy-storage=whole"], " Whole"),
+        (&["--offline", "--copy-storage=inc"], " offline Incremental"),
+    ] {
+        let world = World::new();
+        let run = world.run(&[&["migrate", "db1", "--detach"], words].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+        let log = world.fake.state().log.clone();
+        assert_eq!(log, [format!("migrate db1 \"\" \"\" override=false{said}")]);
+    }
+    let world = World::new();
+    world
+        .run(&["migrate", "db1", "--copy-storage=half"])
+        .fails(64, "whole, inc");
+}
+
+#[test]
 fn its_end_is_a_document_too() {
     let world = World::new();
     world.fake.state().watched = vec![vec![done()]];
