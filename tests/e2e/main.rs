@@ -15,6 +15,7 @@ mod configuration;
 mod converge;
 mod demo;
 mod identity;
+mod kinds;
 mod leadership;
 mod measuring;
 mod metrics;

@@ -1,6 +1,7 @@
 """libvirt on the hosts: its configuration, starting it, and talking to it from the router."""
 
 import os
+import shutil
 import uuid
 
 from . import nodes, shell
@@ -29,6 +30,12 @@ keepalive_interval = {seconds}
 keepalive_count = {count}
 migration_address = "{migration}"
 migration_host = "{migration}"
+migrate_tls_x509_cert_dir = "{certificates}"
+migrate_tls_x509_verify = 1
+'''
+
+# The directory of the hosts' local disks, as libvirt has to know it in order to make files there.
+LOCAL_POOL = '''<pool type='dir'><name>local</name><target><path>/srv/local</path></target></pool>
 '''
 
 
@@ -45,11 +52,30 @@ def prepare(lab, host):
     shell.write(f'{path}/etc/libvirtd.conf', LIBVIRTD_CONF.format(
         address=host.address, uuid=host_uuid(lab, host), seconds=seconds, count=count))
     shell.write(f'{path}/etc/qemu.conf', QEMU_CONF.format(
-        migration=host.migration_address, seconds=seconds, count=count))
+        migration=host.migration_address, certificates=tls_directory(lab, host), seconds=seconds, count=count))
+    shell.write(f'{path}/etc/storage/local.xml', LOCAL_POOL)
+    os.makedirs(f'{path}/etc/storage/autostart', exist_ok=True)
+    link = f'{path}/etc/storage/autostart/local.xml'
+    if not os.path.lexists(link):
+        os.symlink('/etc/libvirt/storage/local.xml', link)
     kib = lab.options.memory_mib * 1024
     shell.write(f'{path}/meminfo', ''.join(f'{name + ":":<16}{value:8d} kB\n' for name, value in (
         ('MemTotal', kib), ('MemFree', kib), ('MemAvailable', kib), ('Buffers', 0), ('Cached', 0),
         ('SwapTotal', 0), ('SwapFree', 0))))
+
+
+def tls_directory(lab, host):
+    return os.path.join(nodes.directory(lab, host), 'qemu-tls')
+
+
+def give_certificates(lab, host, authority='ca'):
+    """The host's own certificate under the names that QEMU looks for, for encrypted migrations."""
+    directory, certificates = tls_directory(lab, host), lab.path('certs')
+    os.makedirs(directory, exist_ok=True)
+    shutil.copy(f'{certificates}/{authority}.pem', f'{directory}/ca-cert.pem')
+    for side in ('server', 'client'):
+        shutil.copy(f'{certificates}/agent-{host.name}.pem', f'{directory}/{side}-cert.pem')
+        shutil.copy(f'{certificates}/agent-{host.name}.key', f'{directory}/{side}-key.pem')
 
 
 def start(lab, host):

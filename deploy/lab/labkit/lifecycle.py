@@ -35,6 +35,7 @@ def up(lab, options: Options, drop_ins=(), watch_pid=0):
     daemons.write_configs(lab, drop_ins)
     start_services(lab)
     for host in lab.hosts:
+        hypervisor.give_certificates(lab, host)
         hypervisor.start(lab, host)
     wait_for_services(lab)
     if options.binaries:
@@ -75,7 +76,7 @@ def _make_directory(path):
 
 def start_making_certificates(lab):
     identities = [f'etcd/router={lab.router.address},127.0.0.1,localhost', 'operator/lab', 'viewer/guest']
-    identities += [f'agent/{h.name}={h.address}' for h in lab.hosts]
+    identities += [f'agent/{h.name}={h.address},{h.migration_address}' for h in lab.hosts]
     identities += [f'scheduler/{s.name}={s.address}' for s in lab.schedulers]
     return shell.start([MAKE_CERTS, lab.path('certs'), *identities], lab.path('certs.log'))
 
