@@ -264,6 +264,8 @@ async fn nothing_is_removed_while_it_is_not_certain_where_the_guest_is() {
     bench.world.set_presence("h1", &guest(), Presence::Running);
     bench.world.add_guest("h2", &guest(), "web", 64);
     look("it is here").await;
+    let close = incomings.close(&order.id, Whereabouts::Source);
+    assert!(!close.await.unwrap() && there(), "whatever its source says");
     bench.world.set_presence("h2", &guest(), Presence::Absent);
     let other = "11111111-0000-0000-0000-000000000000".parse().unwrap();
     bench.world.add_guest("h2", &other, "other", 64);
@@ -449,4 +451,51 @@ async fn an_offline_copy_is_aborted_in_its_middle() {
         (bench.at("h1"), bench.at("h2")),
         (Presence::ShutOff, Presence::Absent)
     );
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_else_was_quicker_to_make_is_not_ours() {
+    let (bench, order) = bench(LIVE, WHOLE, &contents());
+    bench.world.outrun_disks("h2");
+    let outcome = run(&bench, &order).await;
+    assert_eq!(outcome, refused(Refusal::MissingStorage));
+    assert!(bench.world.file("h2", DISK).is_some(), "theirs is gone");
+    assert_eq!(bench.peers.incomings.all(), []);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_written_to_while_it_is_copied_was_not_copied() {
+    type Touch = fn(&Bench);
+    let touches: [Touch; 2] = [
+        |b| b.world.set_presence("h1", &guest(), Presence::Running),
+        |b| {
+            let image = DiskImage {
+                path: DISK.into(),
+                format: "raw".into(),
+                capacity_bytes: 2 << 20,
+            };
+            b.world.put_file("h1", image, &vec![1; 2 << 20]);
+        },
+    ];
+    for touch in touches {
+        let (bench, _) = bench(OFFLINE, WHOLE, &vec![1; 2 << 20]);
+        let slow = order_with(1, |message| {
+            let options = message.options.get_or_insert_default();
+            options.kind = OFFLINE.into();
+            options.disks = WHOLE.into();
+            options.bandwidth_limit_mib_s = 4;
+        });
+        let mut updates = bench.order(&slow).await.unwrap();
+        let begun = updates.wait_for(|u| u.progress.is_some_and(|p| p.disk_transferred_bytes > 0));
+        crate::driver::bench::within(begun).await.unwrap();
+        touch(&bench);
+        let state = until(&mut updates, |s| s.outcome().is_some()).await;
+        assert_eq!(state.outcome(), Some(stayed()));
+        bench.idle().await;
+        released(&bench).await;
+        let detail = bench.records.journal(&guest()).unwrap().detail;
+        assert!(detail.contains("written to meanwhile"), "{detail}");
+        assert_eq!(bench.world.migrations_started("h1"), 0);
+        assert_eq!(bench.world.file("h2", DISK), None);
+    }
 }

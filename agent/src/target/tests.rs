@@ -171,3 +171,44 @@ async fn what_the_hypervisor_does_not_admit_holds_no_memory() {
     assert_eq!(r.prepare("h1", &order).await, Err(Refusal::NoLibvirt));
     assert_eq!(r.target.promised(), (0, 0));
 }
+
+#[tokio::test]
+async fn what_an_earlier_order_had_made_is_not_in_the_way_of_the_next() {
+    use crate::hypervisor::disks::Disks as _;
+    let r = receiving();
+    let path = "/pool/web.raw";
+    r.bench.world.add_disk("h1", &guest(), path, &[1; 100]);
+    let disks = r.bench.world.host("h1").local_disks(&guest()).unwrap();
+    let disks = disks.unwrap();
+    let with_disk = |n| {
+        order_with(n, |message| {
+            message.options.get_or_insert_default().disks = v1::DiskCopy::Whole.into();
+        })
+    };
+    for n in 1..=2 {
+        let order = with_disk(n);
+        r.bench.records.put_order(&order);
+        let arriving = Arriving {
+            definition: format!("<domain><uuid>{GUEST}</uuid></domain>"),
+            luggage: Luggage {
+                disks: disks.clone(),
+                autostart: false,
+            },
+            ..Arriving::default()
+        };
+        let source = "h1".parse().unwrap();
+        let outcome = r.target.prepare(&source, &order, arriving).await;
+        assert_eq!(outcome, Ok(()), "order {n}");
+        r.target.release(&order.id, &source, None).await;
+        let noted: Vec<_> = r
+            .bench
+            .peers
+            .incomings
+            .all()
+            .into_iter()
+            .map(|i| i.order)
+            .collect();
+        assert_eq!(noted, [order.id], "order {n}");
+    }
+    assert!(r.bench.world.file("h2", path).is_some());
+}

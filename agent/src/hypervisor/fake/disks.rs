@@ -27,6 +27,8 @@ pub(super) struct Store {
     breaks_after: Option<u32>,
     /// Writes that change nothing but what is read back.
     corrupts: bool,
+    /// Somebody else makes the next file first.
+    outrun: bool,
 }
 
 impl Default for Store {
@@ -37,6 +39,7 @@ impl Default for Store {
             clock: 0,
             breaks_after: None,
             corrupts: false,
+            outrun: false,
         }
     }
 }
@@ -118,6 +121,11 @@ impl FakeWorld {
     /// Lets what is written at a host be read back otherwise.
     pub fn corrupt_disks(&self, host: &str) {
         self.on(host, |state| state.store.corrupts = true);
+    }
+
+    /// Lets somebody else make the next file that a host is asked for, right before it does.
+    pub fn outrun_disks(&self, host: &str) {
+        self.on(host, |state| state.store.outrun = true);
     }
 
     /// Whether a guest is started with a host.
@@ -205,7 +213,8 @@ impl Disks for FakeHypervisor {
         backing: Option<&DiskImage>,
     ) -> Result<(), HypervisorError> {
         self.on_store(|store| {
-            if store.files.contains_key(&image.path) {
+            let outrun = std::mem::take(&mut store.outrun);
+            if !outrun && store.files.contains_key(&image.path) {
                 return Err(failed(ERR_INTERNAL, "volume exists already"));
             }
             store.clock += 1;
@@ -216,6 +225,9 @@ impl Disks for FakeHypervisor {
                 modified: store.clock,
             };
             store.files.insert(image.path.clone(), file);
+            if outrun {
+                return Err(failed(ERR_INTERNAL, "volume exists already"));
+            }
             Ok(())
         })
     }
