@@ -121,6 +121,11 @@ impl Stage {
         let place = self.judge(case, &scene)?;
         let (hit, said) = self.told(&struck, &scene);
         self.go_on(&scene, place)?;
+        if settled.is_some() {
+            // Its heart's record has two hosts in it: the next case needs a clean one.
+            self.lab.run(&["guest", "rm", &scene.guest]);
+            self.at = None;
+        }
         Ok(Verdict {
             place,
             hit,
