@@ -16,6 +16,10 @@ use crate::core::{Assessment, Hold};
 /// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
 const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
 
+/// The one thing that must never be.
+const DOUBLES_HELP: &str =
+    "Guests that run on two hosts, and disks that several running guests write to; must be 0.";
+
 /// States of a host, as label values.
 const HOST_STATES: [&str; 4] = ["active", "cordoned", "draining", "absent"];
 
@@ -62,6 +66,8 @@ struct MoveMetrics {
     running: IntGauge,
     running_limit: IntGauge,
     unknown: IntGauge,
+    doubles: IntGauge,
+    foreign: IntGauge,
     ended: IntCounterVec,
     duration: HistogramVec,
     downtime: HistogramVec,
@@ -219,6 +225,11 @@ impl MoveMetrics {
             running: make.gauge("migrations_running", "Migrations under way.")?,
             running_limit: make.gauge("migrations_running_limit", limit_help)?,
             unknown: make.gauge("migrations_unknown", UNKNOWN_HELP)?,
+            doubles: make.gauge("guests_on_two_hosts", DOUBLES_HELP)?,
+            foreign: make.gauge(
+                "foreign_migrations",
+                "Migrations under way that Evenkeel did not order; their guests are left alone.",
+            )?,
             ended: make.counters("migrations_total", ended_help, &["trigger", "result"])?,
             duration: make.histogram(
                 "migration_duration_seconds",
@@ -325,6 +336,10 @@ impl Metrics {
             .with_label_values(&["now"])
             .set(assessment.loss.total);
         self.forget_hosts(before, assessment);
+        let doubles = assessment.troubles.iter().filter(|t| t.is_double()).count();
+        self.moves.doubles.set(count(doubles));
+        let foreign = assessment.troubles.len().saturating_sub(doubles);
+        self.moves.foreign.set(count(foreign));
         for host in &assessment.loss.per_host {
             self.fleet
                 .host_loss
@@ -381,7 +396,6 @@ impl Metrics {
 
     /// Migrations under way, and those of unknown outcome.
     pub fn running(&self, running: usize, unknown: usize, malformed: usize) {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.moves.running.set(count(running));
         self.moves.unknown.set(count(unknown));
         self.replica.malformed.set(count(malformed));
@@ -504,6 +518,11 @@ fn big(bytes: u64) -> f64 {
     let (high, low) = (bytes >> 32, bytes & 0xffff_ffff);
     let part = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
     part(high) * 4_294_967_296.0 + part(low)
+}
+
+/// A count as a gauge takes it.
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod outage;
 mod resolve;
 mod source_agent;
 mod steady;
+mod trouble;
 
 use std::time::Duration;
 

@@ -124,6 +124,9 @@ pub struct GuestTraits {
     pub networks: Vec<String>,
     /// Identities of the storage it needs.
     pub storage: Vec<String>,
+    /// Identities of the disks that it writes to and that other hosts reach, too, but for those that are meant to be
+    /// shared.
+    pub written_disks: Vec<String>,
     /// Disks that would have to be copied, MiB.
     pub local_disk_mib: u64,
     /// Most CPU it may use (quota), cores; `None`: all its vCPUs.

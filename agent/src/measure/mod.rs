@@ -317,6 +317,7 @@ fn describe_guest(report: &mut GuestReport, counters: &GuestCounters) {
         (RunState::ShutOff, _) => GuestState::Shutoff,
     });
     report.persistent = counters.persistent;
+    report.migrating_out = counters.migrating_out;
     report.vcpus = counters.vcpus;
     report.memory_mib = counters.memory_mib;
     report.memory_rss_mib = counters.memory_rss_mib;
@@ -335,6 +336,7 @@ fn add_traits(report: &mut GuestReport, traits: Option<&GuestTraits>) {
     }
     report.networks.clone_from(&traits.networks);
     report.storage.clone_from(&traits.storage);
+    report.written_disks.clone_from(&traits.written_disks);
     report.local_disk_mib = traits.local_disk_mib;
     report.cpu_limit_cores = traits.cpu_limit_cores.unwrap_or(0.0);
     report.group = traits.group.clone().unwrap_or_default();

@@ -207,6 +207,8 @@ fn reading(
         hindrances: vec![],
         networks: vec![],
         storage: vec![],
+        written_disks: vec![],
+        migrating_out: false,
         local_disk_mib: 0,
         during_migration: false,
         group: None,

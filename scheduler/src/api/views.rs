@@ -64,6 +64,11 @@ pub fn status(c: &Controller) -> v1::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         etcd_reachable: c.etcd_reachable(),
         migrations_unknown: count(c.unknown_migrations()),
+        troubles: assessment
+            .troubles
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 

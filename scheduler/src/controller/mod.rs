@@ -336,6 +336,11 @@ impl Controller {
         assessment.snapshot.cluster = self.parts.cluster.to_string();
         assessment.holds.extend(self.plan_fault.clone());
         let before = std::mem::replace(&mut self.assessment, assessment);
+        for trouble in &self.assessment.troubles {
+            if !before.troubles.contains(trouble) {
+                tracing::error!(%trouble, "somebody must look at this");
+            }
+        }
         let policy = self.active.policy();
         if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
             self.pace.hasten(end_ms);

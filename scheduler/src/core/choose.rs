@@ -1,11 +1,11 @@
 //! Which steps of a plan start now. A plan is a recommendation; this is the last look before an order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use evenkeel_planner::{LastLook, Limits, Plan, Policy, Step, StepReason};
-use evenkeel_types::{MigrationState, Outcome};
+use evenkeel_types::{GuestId, MigrationState, Outcome};
 
 use super::{Assessment, Hold, millis};
 use crate::observe::Fleet;
@@ -338,7 +338,23 @@ impl<'a> Running<'a> {
         for order in fleet.open_migrations().values() {
             load.add(limits, order.source.as_str(), order.target.as_str());
         }
+        load.add_foreign();
         load
+    }
+
+    /// Migrations that are not ours take their host's place, too; where they go is not known.
+    fn add_foreign(&mut self) {
+        let open = self.fleet.open_migrations();
+        let ours: BTreeSet<&GuestId> = open.values().map(|order| &order.guest).collect();
+        for (host, report) in &self.fleet.reports {
+            let leaving = report.guests.iter().filter(|guest| guest.migrating_out);
+            let foreign = leaving.filter(|guest| !ours.contains(&guest.id)).count();
+            let foreign = u32::try_from(foreign).unwrap_or(u32::MAX);
+            if foreign > 0 {
+                *self.hosts.entry(host.to_string()).or_default() += foreign;
+                self.cluster = self.cluster.saturating_add(foreign);
+            }
+        }
     }
 
     /// The limited links between two hosts; a host that is not known takes none.

@@ -19,6 +19,7 @@ pub mod pace;
 pub mod policy;
 pub mod returns;
 pub mod snapshot;
+pub mod trouble;
 pub mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub use choose::{Choice, Postponed};
 pub use holds::Hold;
 pub use pace::Pace;
 pub use policy::ActivePolicy;
+pub use trouble::Trouble;
 
 /// A host whose guests lose less than this is hot only if a plan wants to relieve it: half a guest-second in
 /// ten seconds is noise of the measurement (run delay of a host that is merely busy).
@@ -61,11 +63,13 @@ pub struct Core {
     departures: returns::Departures,
     /// When this core first saw a complete picture.
     watching_since_ms: Option<i64>,
+    /// Guests that may run twice or are moved by others.
+    trouble: trouble::Watch,
 }
 
 /// A report as it was told apart from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Arrival {
+pub(crate) struct Arrival {
     at_ms: i64,
     sequence: u64,
     measured_at_ms: i64,
@@ -86,6 +90,8 @@ pub struct Assessment {
     pub holds: Vec<Hold>,
     /// Since when each hot host has been hot, milliseconds since the Unix epoch.
     pub hot_since: BTreeMap<String, i64>,
+    /// What somebody must know at once.
+    pub troubles: Vec<Trouble>,
 }
 
 impl Core {
@@ -102,6 +108,7 @@ impl Core {
             learned: learn::Learned::default(),
             departures: returns::Departures::default(),
             watching_since_ms: None,
+            trouble: trouble::Watch::default(),
         }
     }
 
@@ -190,6 +197,7 @@ impl Core {
             now_ms,
         };
         let holds = holds::judge(picture);
+        let troubles = self.trouble.look(fleet, &self.arrivals, now_ms);
         Assessment {
             at_ms: now_ms,
             snapshot,
@@ -197,6 +205,7 @@ impl Core {
             guests,
             holds,
             hot_since,
+            troubles,
         }
     }
 
@@ -294,4 +303,4 @@ fn elapsed(then_ms: i64, now_ms: i64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

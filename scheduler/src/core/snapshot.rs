@@ -10,7 +10,7 @@ use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
-use super::{Core, lessons};
+use super::{Core, lessons, trouble};
 use crate::observe::{Fleet, GuestReading, HostReport, RunState};
 
 /// Basis points in one.
@@ -28,6 +28,8 @@ struct Picture<'a> {
     now_ms: i64,
     /// Guests whose UUID stands on several hosts.
     doubles: &'a BTreeSet<&'a GuestId>,
+    /// Guests that may run twice or are moved by others.
+    involved: &'a trouble::Involved,
 }
 
 /// Builds the snapshot, and the ids behind its guests' names.
@@ -38,12 +40,14 @@ pub(super) fn build(
     now_ms: i64,
 ) -> (Snapshot, BTreeMap<String, GuestId>) {
     let doubles = doubles(fleet);
+    let involved = trouble::involved(fleet);
     let picture = Picture {
         core,
         fleet,
         policy,
         now_ms,
         doubles: &doubles,
+        involved: &involved,
     };
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
@@ -221,6 +225,12 @@ impl Picture<'_> {
     fn obstacle(&self, host: &HostName, reading: &GuestReading) -> Option<String> {
         if self.doubles.contains(&reading.id) {
             return Some("duplicate_uuid".to_owned());
+        }
+        if self.involved.in_double.contains(&reading.id) {
+            return Some("shared_disk".to_owned());
+        }
+        if self.involved.moved_by_others.contains(&reading.id) {
+            return Some("foreign_migration".to_owned());
         }
         // One whose size nobody knows cannot be priced.
         let copied = self.policy.migration.local_disks == LocalDisks::Copy;

@@ -39,7 +39,7 @@ fn facts(name: &str) -> HostFacts {
     }
 }
 
-fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
+pub(super) fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
     GuestReading {
         id: id(n),
         name: format!("g{n}"),
@@ -55,6 +55,8 @@ fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
         hindrances: vec![],
         networks: vec!["br0".into()],
         storage: vec![],
+        written_disks: vec![],
+        migrating_out: false,
         local_disk_mib: 0,
         during_migration: false,
         group: None,
@@ -63,7 +65,7 @@ fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
     }
 }
 
-fn report(guests: Vec<GuestReading>) -> HostReport {
+pub(super) fn report(guests: Vec<GuestReading>) -> HostReport {
     HostReport {
         sequence: 1,
         measured_at_ms: 0,

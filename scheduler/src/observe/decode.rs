@@ -147,6 +147,8 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
         memory_used_mib: (m.memory_used_mib > 0).then_some(m.memory_used_mib.min(m.memory_mib)),
         dirty_rate_mib_s: known_rate("dirty_rate_mib_s", m.dirty_rate_mib_s).map_err(named)?,
         local_disk_mib: mib("local_disk_mib", m.local_disk_mib).map_err(named)?,
+        written_disks: m.written_disks,
+        migrating_out: m.migrating_out,
         during_migration: m.during_migration,
         group: (!m.group.is_empty()).then_some(m.group),
         labels: m.labels.into_iter().collect(),

@@ -99,6 +99,10 @@ pub struct GuestReading {
     pub networks: Vec<String>,
     /// Storage it needs.
     pub storage: Vec<String>,
+    /// Identities of the disks that it writes to and that other hosts reach.
+    pub written_disks: Vec<String>,
+    /// Whether a migration takes it away, ours or not.
+    pub migrating_out: bool,
     /// Disks to be copied, MiB.
     pub local_disk_mib: u64,
     /// Measured during a migration.

@@ -76,7 +76,14 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
     }
     let mut storage = BTreeSet::new();
     let mut local_bytes = 0_u64;
+    let mut written = BTreeSet::new();
     for disk in &definition.disks {
+        let owned = !(disk.read_only || disk.shareable || disk.removable);
+        if let (Place::Shared(place), true) = (host_storage.place(&disk.source), owned)
+            && !disk.identity.is_empty()
+        {
+            written.insert(format!("{place} {}", disk.identity));
+        }
         let mut local = false;
         for source in disk.sources() {
             match host_storage.place(source) {
@@ -104,6 +111,7 @@ pub(super) fn traits(session: &Session, id: &GuestId) -> RawResult<Option<GuestT
         offline_hindrances: left_behind.into_iter().map(str::to_owned).collect(),
         networks: definition.networks,
         storage: storage.into_iter().collect(),
+        written_disks: written.into_iter().collect(),
         local_disk_mib: local_bytes.div_ceil(1 << 20),
         cpu_limit_cores: definition.cpu_limit_cores,
         group: definition.group,

@@ -82,6 +82,10 @@ pub(super) struct Disk {
     pub(super) removable: bool,
     /// Whether the guest cannot write to it.
     pub(super) read_only: bool,
+    /// Whether several guests are meant to write to it.
+    pub(super) shareable: bool,
+    /// What tells it from every other disk of its storage; empty: nothing known.
+    pub(super) identity: String,
     /// `raw`, `qcow2` … as the definition says, never as the contents look: those are the guest's.
     pub(super) format: Option<String>,
 }
@@ -220,6 +224,8 @@ impl Definition {
             backing: backing(disk),
             removable: matches!(disk.attribute("device"), Some("cdrom" | "floppy")),
             read_only: child(disk, "readonly").is_some(),
+            shareable: child(disk, "shareable").is_some(),
+            identity: child(disk, "source").map_or_else(String::new, identity),
             format: attribute(child(disk, "driver"), "type"),
         });
     }
@@ -288,6 +294,29 @@ fn image(node: Node<'_, '_>, kind: &str) -> DiskSource {
         "volume" => said("pool").map_or(DiskSource::Other, |pool| DiskSource::Volume { pool }),
         _ => DiskSource::Other,
     }
+}
+
+/// A file or device by its path, a volume by its name, an image on the network by its server and name.
+fn identity(source: Node<'_, '_>) -> String {
+    let said = |node: Node<'_, '_>, name: &str| shortened(node.attribute(name).unwrap_or_default());
+    if let Some(path) = source.attribute("file").or(source.attribute("dev")) {
+        return path.to_owned();
+    }
+    if source.attribute("volume").is_some() {
+        return format!("{}/{}", said(source, "pool"), said(source, "volume"));
+    }
+    let (protocol, name) = (said(source, "protocol"), said(source, "name"));
+    if protocol.is_empty() {
+        return String::new();
+    }
+    let host = child(source, "host");
+    let part = |name: &str| host.map_or_else(String::new, |host| said(host, name));
+    let server = if part("socket").is_empty() {
+        format!("{}:{}", part("name"), part("port"))
+    } else {
+        part("socket")
+    };
+    format!("{protocol}://{server}/{name}")
 }
 
 /// The images below a disk's own. A `<backingStore>` without a type ends the chain; one that names no image

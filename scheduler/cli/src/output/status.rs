@@ -31,11 +31,12 @@ pub fn status(status: &Status, look: Look) -> String {
 
 /// What somebody must look at now.
 fn alarms(status: &Status) -> Vec<String> {
-    let mut alarms = vec![];
+    let mut alarms = status.troubles.clone();
     if status.migrations_unknown > 0 {
         let count = count(status.migrations_unknown, "migration");
         alarms.push(format!(
-            "{count} with unknown outcome: their guests are not touched until both hosts answer"
+            "{count} with unknown outcome: their guests are not touched until both hosts answer, or you say where they \
+             are: evenkeel guest resolve"
         ));
     }
     if status.taken_at.is_none() && status.leader.is_none() {

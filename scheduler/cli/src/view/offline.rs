@@ -167,6 +167,7 @@ pub fn status(snapshot: &Snapshot, policy: &Policy) -> Status {
         guests: small(snapshot.guests.len()),
         migrations_running: small(snapshot.in_flight.len()),
         migrations_unknown: 0,
+        troubles: vec![],
         migrations: migrations(snapshot),
         holds: vec![],
         last_cycle_at: None,

@@ -49,6 +49,8 @@ pub struct Status {
     pub migrations_running: u32,
     /// Migrations whose outcome is not known: their guests are not touched.
     pub migrations_unknown: u32,
+    /// What somebody must look at now, a sentence each: guests that run twice, migrations that are not ours.
+    pub troubles: Vec<String>,
     /// Migrations that are not over.
     pub migrations: Vec<Migration>,
     /// What keeps the balancer from acting, a sentence each.
@@ -102,6 +104,7 @@ impl Status {
             guests: status.guests,
             migrations_running: status.migrations_running,
             migrations_unknown: status.migrations_unknown,
+            troubles: status.troubles,
             migrations,
             holds: status.holds,
             last_cycle_at: some_time(status.last_cycle_ms),

@@ -30,6 +30,8 @@ fn guest(n: usize, used: f64, delay: f64) -> GuestReading {
         hindrances: vec![],
         networks: vec![],
         storage: vec![],
+        written_disks: vec![],
+        migrating_out: false,
         local_disk_mib: 0,
         during_migration: false,
         group: None,

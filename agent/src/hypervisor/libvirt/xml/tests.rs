@@ -215,3 +215,36 @@ proptest! {
         let _ = Definition::parse(&format!("<domain>{}</domain>", parts.concat()));
     }
 }
+
+#[test]
+fn disks_are_told_apart_and_those_meant_to_be_shared_are_known() {
+    let of = |source: &str, more: &str| {
+        let kind = source.split('=').next().unwrap_or_default();
+        let kind = match kind {
+            "file" => "file",
+            "dev" => "block",
+            "pool" => "volume",
+            _ => "network",
+        };
+        let text = format!(
+            "<domain type='kvm'><name>a</name><devices><disk type='{kind}' device='disk'>\
+             <source {source}><host name='10.0.0.1' port='10809'/></source><target dev='vda'/>{more}\
+             </disk></devices></domain>"
+        );
+        let disk = Definition::parse(&text).unwrap().disks.remove(0);
+        (disk.identity, disk.shareable)
+    };
+    let alone = |text: &str| (text.to_owned(), false);
+    assert_eq!(of("file='/srv/a.qcow2'", ""), alone("/srv/a.qcow2"));
+    assert_eq!(
+        of("dev='/dev/disk/by-id/wwn-0x5'", ""),
+        alone("/dev/disk/by-id/wwn-0x5")
+    );
+    assert_eq!(of("pool='vm' volume='a'", ""), alone("vm/a"));
+    assert_eq!(
+        of("protocol='nbd' name='a'", ""),
+        alone("nbd://10.0.0.1:10809/a")
+    );
+    assert_eq!(of("x='y'", ""), alone(""));
+    assert!(of("file='/srv/a'", "<shareable/>").1);
+}
