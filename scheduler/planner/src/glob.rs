@@ -5,7 +5,8 @@ use std::str::Chars;
 
 /// Whether `pattern` matches the whole of `name`. Linear in practice, quadratic at worst; copies nothing, as
 /// every rule asks it of every guest.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
     if !is_pattern(pattern) {
         return pattern == name;
     }

@@ -34,6 +34,7 @@ pub use check::{LastLook, NotNow, Violation, check, step_is_still_good};
 pub use explain::{
     Explain, ExplainError, Explanation, PlanReport, Rejection, Subject, Verdict, explain,
 };
+pub use glob::matches as name_matches;
 pub use loss::{FleetLoss, HostLoss, fleet_loss, host_loss};
 pub use model::ShutOffGuests;
 pub use place::{place_one, rule_faults};

@@ -20,7 +20,7 @@ use crate::surrogate::{Variance, frozen_variances};
 /// Whether shut-off guests are moved off draining hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum ShutOffGuests {
-    /// They stay, and are named as blocked.
+    /// They stay, and are named as blocked, but for hosts of which the snapshot says otherwise.
     #[default]
     Stay,
     /// They are moved offline.
@@ -64,6 +64,8 @@ pub(crate) struct GuestModel<'a> {
     pub(crate) mobility: Mobility,
     /// Hosts that it does not return to for gain yet.
     pub(crate) left_lately: Vec<usize>,
+    /// Seconds until it is tried again to move it off a draining host, if that failed.
+    pub(crate) retry_seconds: Option<i64>,
 }
 
 /// A migration that runs already: its guest is on both hosts.
@@ -161,6 +163,7 @@ impl<'a> Model<'a> {
                 profile: profiles.row(at, guest, find(&guest.host), &hosts, &rules),
                 mobility: judge.mobility(at, guest, hosts[find(&guest.host)]),
                 left_lately: left_lately(snapshot, guest, &hosts),
+                retry_seconds: retry_seconds(snapshot, guest),
             })
             .collect();
         let mut model = Self {
@@ -310,6 +313,16 @@ fn twice(guests: &[&Guest]) -> Vec<bool> {
     guests.iter().map(stands_twice).collect()
 }
 
+/// How long a guest still waits whose last move off its host failed, rounded up.
+fn retry_seconds(snapshot: &Snapshot, guest: &Guest) -> Option<i64> {
+    let left_ms = guest
+        .retry_after?
+        .duration_since(snapshot.taken_at)
+        .as_millis();
+    let left_ms = i64::try_from(left_ms).ok().filter(|left| *left > 0)?;
+    Some(left_ms.saturating_add(999) / 1000)
+}
+
 /// The hosts that a guest left so lately that it does not return for gain. One that is gone from the fleet is none.
 fn left_lately(snapshot: &Snapshot, guest: &Guest, hosts: &[&Host]) -> Vec<usize> {
     let away = |&(_, host): &(usize, &&Host)| {
@@ -399,7 +412,10 @@ impl MobilityJudge<'_> {
                 self.rules.faults[fault].rules.join(" and "),
             ));
         }
-        let stays = guest.state == GuestState::Shutoff && self.shut_off == ShutOffGuests::Stay;
+        let asked = host.state == HostState::Draining && host.offline_too;
+        let stays = guest.state == GuestState::Shutoff
+            && self.shut_off == ShutOffGuests::Stay
+            && !asked;
         stays.then(|| {
             (
                 BlockReason::ShutOff,

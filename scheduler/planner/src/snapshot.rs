@@ -114,6 +114,9 @@ pub struct Host {
     /// The same of the memory loss, by memory pressure.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub memory_calibration: f64,
+    /// Whether shut-off guests have to leave it, too, while it is draining.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub offline_too: bool,
 }
 
 impl Default for Host {
@@ -132,6 +135,7 @@ impl Default for Host {
             own_cpu_cores: None,
             calibration: 1.0,
             memory_calibration: 1.0,
+            offline_too: false,
         }
     }
 }
@@ -264,6 +268,9 @@ pub struct Guest {
     /// Its last copy did not converge: until then it is not moved for gain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconverged_until: Option<Timestamp>,
+    /// Its last moves off a draining host came to nothing: it is not tried again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Timestamp>,
     /// The owner's word on its weight against others. Carried for people and later versions: plans do not
     /// look at it yet.
     #[serde(default)]
@@ -297,6 +304,7 @@ impl Default for Guest {
             left_lately: BTreeMap::new(),
             refused_by: BTreeMap::new(),
             unconverged_until: None,
+            retry_after: None,
             priority: 0,
         }
     }
@@ -414,6 +422,14 @@ fn is_known_correlation(value: &f64) -> bool {
 
 fn one() -> f64 {
     1.0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(

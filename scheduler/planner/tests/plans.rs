@@ -2,7 +2,9 @@
 
 mod fleet;
 
-use evenkeel_planner::{BlockReason, HostState, Options, Policy, StepReason, plan};
+use evenkeel_planner::{
+    BlockReason, GuestState, HostState, Options, Policy, Purpose, Snapshot, StepReason, plan,
+};
 use fleet::{fleet, guest, host, plan_and_judge};
 
 fn lab(demands: &[(&str, &[f64])]) -> evenkeel_planner::Snapshot {
@@ -49,6 +51,43 @@ fn a_balanced_fleet_is_left_alone() {
         ("h3", &[0.15, 0.1]),
     ]);
     assert_eq!(plan_and_judge(&uneven, &Policy::default()).steps, vec![]);
+}
+
+#[test]
+fn a_drain_takes_shut_off_guests_along_where_that_was_asked() {
+    let mut snapshot = lab(&[("h1", &[0.1, 0.1]), ("h2", &[0.1]), ("h3", &[0.1])]);
+    snapshot.guests[1].state = GuestState::Shutoff;
+    snapshot.guests[2].state = GuestState::Shutoff;
+    snapshot.hosts[0].state = HostState::Draining;
+    let drain = Options {
+        purpose: Purpose::Drain,
+        ..Options::default()
+    };
+    let moved = |snapshot: &Snapshot| -> Vec<String> {
+        let (found, _) = plan(snapshot, &Policy::default(), &drain);
+        found.steps.into_iter().map(|step| step.guest).collect()
+    };
+    assert_eq!(moved(&snapshot), ["h1-g0"]);
+    snapshot.hosts[0].offline_too = true;
+    assert_eq!(moved(&snapshot), ["h1-g0", "h1-g1"]);
+    snapshot.hosts[0].state = HostState::Cordoned;
+    assert_eq!(moved(&snapshot), Vec::<String>::new());
+}
+
+#[test]
+fn a_guest_that_failed_to_leave_waits_and_holds_up_nobody() {
+    let mut snapshot = lab(&[("h1", &[0.1, 0.1]), ("h2", &[]), ("h3", &[])]);
+    snapshot.hosts[0].state = HostState::Draining;
+    snapshot.guests[0].retry_after = Some("1970-01-01T00:00:40.2Z".parse().unwrap());
+    let found = plan_and_judge(&snapshot, &Policy::default());
+    let moved: Vec<&str> = found.steps.iter().map(|s| s.guest.as_str()).collect();
+    assert_eq!(moved, ["h1-g1"]);
+    let named = found.blocked.iter().find(|b| b.guest.is_some()).unwrap();
+    assert_eq!(named.guest.as_deref(), Some("h1-g0"));
+    assert_eq!(named.reason, BlockReason::CoolDown);
+    assert!(named.detail.ends_with("tried again in 41 s"), "{named:?}");
+    snapshot.guests[0].retry_after = Some(snapshot.taken_at);
+    assert_eq!(plan_and_judge(&snapshot, &Policy::default()).steps.len(), 2);
 }
 
 #[test]

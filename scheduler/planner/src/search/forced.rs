@@ -29,9 +29,21 @@ fn drains(state: &mut State<'_, '_>) -> Vec<Blocked> {
     units.sort_by_key(|&u| (-state.units[u].load.memory, u));
     units
         .into_iter()
-        .filter_map(|u| force(state, u, StepReason::Drain))
+        .filter_map(|u| match resting(state, u) {
+            Some(detail) => Some(report(state, u, BlockReason::CoolDown, &detail)),
+            None => force(state, u, StepReason::Drain),
+        })
         .flatten()
         .collect()
+}
+
+/// Until when a unit waits whose last moves off its host came to nothing. It takes no turn from others meanwhile.
+fn resting(state: &State<'_, '_>, unit: usize) -> Option<String> {
+    let guests = state.units[unit].guests.iter();
+    let left = guests
+        .filter_map(|&g| state.model.guests[g].retry_seconds)
+        .max()?;
+    Some(format!("its last move failed, tried again in {left} s"))
 }
 
 /// Moves a unit to its best target; returns what to report when it cannot.
