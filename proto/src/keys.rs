@@ -24,6 +24,8 @@ pub enum Key {
     Order(GuestId),
     /// `guests/<guest>`
     Guest(GuestId),
+    /// `intents/<host>`
+    Intent(HostName),
     /// `control/pause`
     Pause,
     /// `policy/active`
@@ -109,6 +111,12 @@ impl Keys {
         format!("{}{guest}", self.guests())
     }
 
+    /// What operators want of `host`.
+    #[must_use]
+    pub fn intent(&self, host: &HostName) -> String {
+        format!("{}intents/{host}", self.root)
+    }
+
     /// The pause, if one is on.
     #[must_use]
     pub fn pause(&self) -> String {
@@ -146,6 +154,7 @@ impl Keys {
             }
             ["orders", guest] => Some(Key::Order(guest.parse().ok()?)),
             ["guests", guest] => Some(Key::Guest(guest.parse().ok()?)),
+            ["intents", host] => Some(Key::Intent(host.parse().ok()?)),
             ["control", "pause"] => Some(Key::Pause),
             ["policy", "active"] => Some(Key::PolicyActive),
             ["policy", "history", n] => Some(Key::PolicyHistory(n.parse().ok()?)),
@@ -178,6 +187,7 @@ mod tests {
             ),
             (keys.order(&guest), Key::Order(guest.clone())),
             (keys.guest(&guest), Key::Guest(guest.clone())),
+            (keys.intent(&host), Key::Intent(host.clone())),
             (keys.pause(), Key::Pause),
             (keys.policy_active(), Key::PolicyActive),
             (keys.policy_history(7), Key::PolicyHistory(7)),

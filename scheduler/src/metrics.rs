@@ -1,17 +1,20 @@
 //! The scheduler's metrics. Labels are bounded: hosts and closed sets, never guests or ids.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_planner::Mode;
 use evenkeel_proto::v1;
+use evenkeel_types::HostName;
 use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
 };
 
+use crate::core::drains::{Drain, census};
 use crate::core::{Assessment, Hold};
+use crate::observe::IntentEntry;
 
 /// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
 const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
@@ -29,6 +32,8 @@ pub struct Metrics {
     replica: ReplicaMetrics,
     fleet: FleetMetrics,
     moves: MoveMetrics,
+    /// Hosts whose drains have series.
+    last_drains: Arc<Mutex<BTreeSet<HostName>>>,
 }
 
 /// About this replica and its loop.
@@ -53,6 +58,9 @@ struct FleetMetrics {
     host_loss: GaugeVec,
     host_utilisation: GaugeVec,
     host_state: IntGaugeVec,
+    drains: IntGaugeVec,
+    drain_left: IntGaugeVec,
+    drain_overdue: IntGaugeVec,
     mode: IntGaugeVec,
     policy_info: IntGaugeVec,
     last_revision: Arc<AtomicU64>,
@@ -198,6 +206,21 @@ impl FleetMetrics {
                 &["host", "resource"],
             )?,
             host_state: make.gauges("host_state", "State of a host.", &["host", "state"])?,
+            drains: make.gauges(
+                "drains",
+                "Hosts being drained, by how that stands.",
+                &["state"],
+            )?,
+            drain_left: make.gauges(
+                "drain_guests_left",
+                "Guests that have to leave a draining host.",
+                &["host"],
+            )?,
+            drain_overdue: make.gauges(
+                "drain_overdue",
+                "1: the deadline of a host's drain has passed.",
+                &["host"],
+            )?,
             mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
             policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
             last_revision: Arc::default(),
@@ -265,6 +288,7 @@ impl Metrics {
             replica: ReplicaMetrics::new(&make)?,
             fleet: FleetMetrics::new(&make)?,
             moves: MoveMetrics::new(&make)?,
+            last_drains: Arc::default(),
         };
         metrics.start_at_zero();
         Ok(metrics)
@@ -368,6 +392,37 @@ impl Metrics {
                 .hold
                 .with_label_values(&[name])
                 .set(i64::from(held.contains(name)));
+        }
+    }
+
+    /// How the drains stand.
+    pub fn drains(&self, drains: &[(&HostName, &IntentEntry, Drain)]) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        for (state, number) in census(drains.iter().map(|(_, _, drain)| drain)) {
+            let gauge = self.fleet.drains.with_label_values(&[state.as_str()]);
+            gauge.set(count(number));
+        }
+        let mut known = self
+            .last_drains
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<HostName> = drains.iter().map(|(host, ..)| (*host).clone()).collect();
+        for host in known.difference(&now) {
+            // A label that is not there is what we want.
+            drop(self.fleet.drain_left.remove_label_values(&[host.as_str()]));
+            drop(
+                self.fleet
+                    .drain_overdue
+                    .remove_label_values(&[host.as_str()]),
+            );
+        }
+        *known = now;
+        drop(known);
+        for (host, _, drain) in drains {
+            let left = self.fleet.drain_left.with_label_values(&[host.as_str()]);
+            left.set(count(drain.left));
+            let overdue = self.fleet.drain_overdue.with_label_values(&[host.as_str()]);
+            overdue.set(i64::from(drain.overdue));
         }
     }
 

@@ -117,17 +117,9 @@ impl<'a> Model<'a> {
         let mut guests: Vec<&Guest> = snapshot.guests.iter().collect();
         guests.sort_by(|a, b| a.name.cmp(&b.name));
         let rules = Rules::resolve(policy, &hosts, &guests);
-        let host_at: BTreeMap<&str, usize> = hosts
-            .iter()
-            .enumerate()
-            .map(|(at, h)| (h.name.as_str(), at))
-            .collect();
+        let host_at = numbered(hosts.iter().map(|h| h.name.as_str()));
         let find = |name: &str| host_at.get(name).copied().unwrap_or(0);
-        let guest_at: BTreeMap<&str, usize> = guests
-            .iter()
-            .enumerate()
-            .map(|(at, g)| (g.name.as_str(), at))
-            .collect();
+        let guest_at = numbered(guests.iter().map(|g| g.name.as_str()));
         let known = snapshot.flights();
         let flights: Vec<Flight> = known
             .counted
@@ -313,6 +305,11 @@ fn twice(guests: &[&Guest]) -> Vec<bool> {
     guests.iter().map(stands_twice).collect()
 }
 
+/// The number of each name.
+fn numbered<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
+    names.zip(0..).collect()
+}
+
 /// How long a guest still waits whose last move off its host failed, rounded up.
 fn retry_seconds(snapshot: &Snapshot, guest: &Guest) -> Option<i64> {
     let left_ms = guest
@@ -413,9 +410,8 @@ impl MobilityJudge<'_> {
             ));
         }
         let asked = host.state == HostState::Draining && host.offline_too;
-        let stays = guest.state == GuestState::Shutoff
-            && self.shut_off == ShutOffGuests::Stay
-            && !asked;
+        let stays =
+            guest.state == GuestState::Shutoff && self.shut_off == ShutOffGuests::Stay && !asked;
         stays.then(|| {
             (
                 BlockReason::ShutOff,

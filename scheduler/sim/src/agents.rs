@@ -82,6 +82,7 @@ fn blank(world: &World, host: usize) -> HostReport {
         reading
     };
     HostReport {
+        revision: 0,
         sequence: 0,
         measured_at_ms: 0,
         libvirt_up: true,

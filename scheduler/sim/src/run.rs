@@ -142,6 +142,7 @@ impl Simulation {
         assessment.holds.extend(self.plan_fault.clone());
         self.scorer.note_plan(self.plan_fault.is_some());
         let situation = Situation {
+            purpose: evenkeel_planner::Purpose::Balance,
             fleet: &self.fleet,
             assessment: &assessment,
             policy,

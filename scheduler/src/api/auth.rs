@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// Every method of `SchedulerService`.
-pub const METHODS: [(&str, Access); 15] = [
+pub const METHODS: [(&str, Access); 17] = [
     ("GetStatus", Access::Read),
     ("ListHosts", Access::Read),
     ("ListGuests", Access::Read),
@@ -29,6 +29,8 @@ pub const METHODS: [(&str, Access); 15] = [
     ("CancelMigration", Access::Write),
     ("ApplyPolicy", Access::Write),
     ("ResolveGuest", Access::Write),
+    ("SetIntent", Access::Write),
+    ("ClearIntent", Access::Write),
 ];
 
 /// Whether a role may use methods of this kind. Agents have no business here at all.

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_planner::{Options, plan};
+use evenkeel_planner::{HostState, Options, Purpose, Snapshot, plan};
 use evenkeel_proto::ON_BEHALF_OF;
 use evenkeel_proto::identity::{Identity, TlsPem};
 use evenkeel_proto::v1;
@@ -176,6 +176,33 @@ async fn in_turn<T: Send + 'static>(
         .map_err(|e| Status::internal(format!("planning failed: {e}")))
 }
 
+/// A snapshot in which these hosts are being drained, and no others; what is then to be planned.
+fn suppose_drains(
+    snapshot: &mut Snapshot,
+    hosts: &[String],
+    offline_too: bool,
+) -> Result<Purpose, Status> {
+    if hosts.is_empty() {
+        return Ok(Purpose::Balance);
+    }
+    for host in &mut snapshot.hosts {
+        if host.state == HostState::Draining && !hosts.contains(&host.name) {
+            host.state = HostState::Cordoned;
+        }
+    }
+    for name in hosts {
+        let host = snapshot.hosts.iter_mut().find(|host| host.name == *name);
+        let host = host.ok_or_else(|| Status::not_found(format!("there is no host {name}")))?;
+        if host.state == HostState::Absent {
+            let message = format!("{name} is silent, or its data cannot be used");
+            return Err(Status::failed_precondition(message));
+        }
+        host.state = HostState::Draining;
+        host.offline_too |= offline_too;
+    }
+    Ok(Purpose::Drain)
+}
+
 /// A reason is kept in etcd, for a sentence or two.
 fn bounded(reason: &str) -> Result<(), Status> {
     let length = reason.chars().count();
@@ -250,8 +277,20 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsReply>, Status> {
-        authorise("ListHosts", &request)?;
-        self.read(views::hosts).await.map(Response::new)
+        let caller = authorise("ListHosts", &request)?;
+        let drains = self.read(|c| !c.drains().is_empty()).await?;
+        // Who cannot leave, and why, is known from the leader's plan.
+        if drains && let Ok(Route::Leader(mut leader)) = self.route(&request).await {
+            let mut asked = on_behalf(request.get_ref().clone(), &caller)?;
+            asked.set_timeout(STATUS_DEADLINE);
+            if let Ok(hosts) = in_time(STATUS_DEADLINE, leader.list_hosts(asked)).await {
+                return Ok(hosts);
+            }
+        }
+        let names = request.into_inner().names;
+        self.read(move |c| views::hosts(c, &names))
+            .await
+            .map(Response::new)
     }
 
     async fn list_guests(
@@ -302,11 +341,17 @@ impl SchedulerService for Api {
         request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::Document>, Status> {
         authorise("GetPlan", &request)?;
-        let max_moves = request.into_inner().max_moves;
-        let (snapshot, policy) = self
+        let v1::GetPlanRequest {
+            max_moves,
+            drain_hosts,
+            offline_too,
+        } = request.into_inner();
+        let (mut snapshot, policy) = self
             .read(|c| (c.assessment().snapshot.clone(), c.active().policy().clone()))
             .await?;
+        let purpose = suppose_drains(&mut snapshot, &drain_hosts, offline_too)?;
         let options = Options {
+            purpose,
             max_moves: usize::try_from(max_moves).ok().filter(|most| *most > 0),
             ..Options::default()
         };
@@ -406,6 +451,26 @@ impl SchedulerService for Api {
         request: Request<v1::ResolveGuestRequest>,
     ) -> Result<Response<v1::ResolveGuestReply>, Status> {
         write_method!(self, request, "ResolveGuest", resolve_guest, Write::Resolve)
+    }
+
+    async fn set_intent(
+        &self,
+        request: Request<v1::SetIntentRequest>,
+    ) -> Result<Response<v1::SetIntentReply>, Status> {
+        write_method!(self, request, "SetIntent", set_intent, Write::SetIntent)
+    }
+
+    async fn clear_intent(
+        &self,
+        request: Request<v1::ClearIntentRequest>,
+    ) -> Result<Response<v1::ClearIntentReply>, Status> {
+        write_method!(
+            self,
+            request,
+            "ClearIntent",
+            clear_intent,
+            Write::ClearIntent
+        )
     }
 }
 

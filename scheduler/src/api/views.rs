@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_daemon::unix_ms;
-use evenkeel_planner::{Guest, HostState};
+use evenkeel_planner::{Guest, Host, HostState};
 use evenkeel_proto::v1;
 use evenkeel_types::{HostName, MigrationState};
 use tonic::Status;
 
 use crate::controller::Controller;
+use crate::core::drains::{Drain, sentence};
 use crate::core::unknown::silent_host;
 use crate::core::{Choice, Postponed};
 use crate::observe::{Fleet, GuestReading, JournalEntry, OrderEntry, RunState};
@@ -69,7 +70,18 @@ pub fn status(c: &Controller) -> v1::Status {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        drains: drains(c),
+        hosts_closed: Some(count(fleet.intents.len())),
     }
+}
+
+/// How the drains stand, one sentence each.
+fn drains(c: &Controller) -> Vec<String> {
+    let now_ms = c.assessment().at_ms;
+    let drains = c.drains().into_iter();
+    drains
+        .map(|(host, entry, drain)| sentence(host, &drain, entry.message.deadline_ms, now_ms))
+        .collect()
 }
 
 /// Why nothing moves, or not all that the standing plan would move.
@@ -108,9 +120,9 @@ fn waits(choice: &Choice, since: Duration) -> Vec<String> {
     said
 }
 
-/// `evenkeel hosts`
+/// `evenkeel hosts`: those of these names, all where none is given.
 #[must_use]
-pub fn hosts(c: &Controller) -> v1::ListHostsReply {
+pub fn hosts(c: &Controller, names: &[String]) -> v1::ListHostsReply {
     let losses: BTreeMap<&str, _> = c
         .assessment()
         .loss
@@ -128,7 +140,9 @@ pub fn hosts(c: &Controller) -> v1::ListHostsReply {
     {
         *allocated.entry(guest.host.as_str()).or_default() += guest.memory_mib;
     }
-    let hosts = c.assessment().snapshot.hosts.iter().filter_map(|host| {
+    let asked = |host: &&Host| names.is_empty() || names.contains(&host.name);
+    let hosts = c.assessment().snapshot.hosts.iter().filter(asked);
+    let hosts = hosts.filter_map(|host| {
         let name: HostName = host.name.parse().ok()?;
         let report = c.fleet().reports.get(&name);
         let facts = c.fleet().hosts.get(&name)?;
@@ -153,6 +167,8 @@ pub fn hosts(c: &Controller) -> v1::ListHostsReply {
             agent_address: facts.agent_address.clone(),
             agent_version: facts.agent_version.clone(),
             troubles: report.map(|r| r.troubles.clone()).unwrap_or_default(),
+            intent: c.fleet().intents.get(&name).map(|i| i.message.clone()),
+            drain: c.drain_of(&name).map(drain_view),
         })
     });
     v1::ListHostsReply {
@@ -165,6 +181,24 @@ fn state_of(state: HostState, reports: bool) -> String {
     match (state, reports) {
         (HostState::Absent, true) => "unusable".to_owned(),
         (state, _) => state.as_str().to_owned(),
+    }
+}
+
+fn drain_view(drain: Drain) -> v1::DrainView {
+    let obstacles = drain.obstacles.into_iter().map(|o| v1::DrainObstacle {
+        guest: o.guest,
+        reason: o.reason.to_owned(),
+        detail: o.detail,
+        retry_at_ms: o.retry_at_ms.unwrap_or(0),
+    });
+    v1::DrainView {
+        state: drain.state.as_str().to_owned(),
+        left: count(drain.left),
+        moving: count(drain.moving),
+        shut_off_stay: count(drain.shut_off_stay),
+        obstacles: obstacles.collect(),
+        holds: drain.holds,
+        overdue: drain.overdue,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use evenkeel_daemon::unix_ms;
-use evenkeel_planner::{Plan, Step, StepReason};
+use evenkeel_planner::{Plan, Purpose, Step, StepReason};
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
@@ -27,6 +27,8 @@ impl Controller {
         let Some(Made {
             plan,
             report,
+            purpose,
+            draining,
             fault,
             took,
         }) = made
@@ -44,36 +46,31 @@ impl Controller {
         }
         self.plan_fault = fault;
         self.look_again(now_ms);
-        if !self.plans() {
+        let Some(now_for) = self.purpose() else {
             return; // the mode changed while it was being made
+        };
+        if now_for != purpose {
+            self.pace.hasten(now_ms); // so did what holds, and the other kind is due
         }
         let situation = Situation {
             fleet: &self.fleet,
             assessment: &self.assessment,
             policy: self.active.policy(),
+            purpose,
         };
         let choice = choose(situation, &plan);
-        self.core.want(&plan);
+        // A plan for drains says nothing about hot spots.
+        if purpose == Purpose::Balance {
+            self.core.want(&plan);
+        }
         self.pace.wake_for(&choice, now_ms);
+        self.wake_for_retries(now_ms);
         for (_, postponed) in &choice.postponed {
             self.parts.metrics.rejected(postponed.as_str());
         }
         self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
         self.say_plan(&plan, &choice);
-        let mut ordered = 0;
-        for step in &choice.start {
-            let cause = Cause {
-                trigger: trigger_of(step.reason),
-                by: format!("scheduler/{}", self.parts.name),
-                reason: String::new(),
-                disks: v1::DiskCopy::None,
-            };
-            match self.order(&mandate, step, &cause).await {
-                Ok(_) => ordered += 1,
-                // What could not be ordered is planned again in the next cycle.
-                Err(error) => self.note_failed_write("order", &mandate, &error),
-            }
-        }
+        let ordered = self.start_chosen(&mandate, &choice, purpose).await;
         let outcome = match (plan.steps.is_empty(), choice.start.is_empty(), ordered) {
             (true, _, _) => "idle",
             (false, true, _) => "held",
@@ -90,7 +87,41 @@ impl Controller {
             plan,
             report,
             choice,
+            draining,
         });
+    }
+
+    /// Orders the chosen steps; says how many.
+    async fn start_chosen(
+        &mut self,
+        mandate: &Mandate,
+        choice: &Choice,
+        purpose: Purpose,
+    ) -> usize {
+        let mut ordered = 0;
+        for step in &choice.start {
+            let cause = Cause {
+                trigger: trigger_of(purpose, step.reason),
+                by: format!("scheduler/{}", self.parts.name),
+                reason: String::new(),
+                disks: v1::DiskCopy::None,
+            };
+            match self.order(mandate, step, &cause).await {
+                Ok(_) => ordered += 1,
+                // What could not be ordered is planned again in the next cycle.
+                Err(error) => self.note_failed_write("order", mandate, &error),
+            }
+        }
+        ordered
+    }
+
+    /// A guest that waits to be tried again gets its cycle when its time has come, not at the next tick.
+    fn wake_for_retries(&mut self, now_ms: i64) {
+        let guests = self.assessment.snapshot.guests.iter();
+        let waits = guests.filter_map(|guest| Some(guest.retry_after?.as_millisecond()));
+        if let Some(first_ms) = waits.filter(|at_ms| *at_ms > now_ms).min() {
+            self.pace.hasten(first_ms);
+        }
     }
 
     fn say_plan(&self, plan: &Plan, choice: &Choice) {
@@ -346,9 +377,10 @@ impl Controller {
     }
 }
 
-/// What started a step, as operators sort migrations by.
-fn trigger_of(reason: StepReason) -> &'static str {
+/// What started a step, as operators sort migrations by. Where only drains are planned, room is made for them.
+fn trigger_of(purpose: Purpose, reason: StepReason) -> &'static str {
     match reason {
+        _ if purpose == Purpose::Drain => "drain",
         StepReason::RelieveCpu
         | StepReason::RelieveMemory
         | StepReason::Spread

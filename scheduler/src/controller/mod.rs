@@ -6,6 +6,7 @@
 
 mod act;
 mod clock;
+mod intents;
 mod resolve;
 mod sweep;
 mod write;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_daemon::metrics::Readiness;
 use evenkeel_daemon::{Change, Store, unix_ms};
-use evenkeel_planner::{Mode, Options, Plan, PlanReport, plan};
+use evenkeel_planner::{Options, Plan, PlanReport, Purpose, plan};
 use evenkeel_proto::keys::Keys;
 use evenkeel_types::{HostName, OrderId};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +27,7 @@ pub use write::{Reply, Write, WriteError};
 
 use clock::Clock;
 
+use crate::core::drains;
 use crate::core::holds::faulty_plan;
 use crate::core::unknown::is_unknown;
 use crate::core::{ActivePolicy, Assessment, Choice, Core, Hold, Pace};
@@ -120,12 +122,16 @@ pub struct Planned {
     pub report: PlanReport,
     /// What was started and what was postponed.
     pub choice: Choice,
+    /// Hosts that were draining in the picture it was made of.
+    pub draining: BTreeSet<String>,
 }
 
 /// A plan as it comes from its thread.
 struct Made {
     plan: Plan,
     report: PlanReport,
+    purpose: Purpose,
+    draining: BTreeSet<String>,
     /// What the referee objects to.
     fault: Option<Hold>,
     took: Duration,
@@ -295,10 +301,14 @@ impl Controller {
             && self.fleet.complete
         {
             self.look_after_orders(mandate, now_ms).await;
+            self.look_after_drains(mandate, now_ms).await;
             self.sweep(mandate, now_ms).await;
             let cycle = self.active.policy().control.cycle;
-            if self.plans() && self.planning.is_none() && self.pace.take(cycle, now_ms) {
-                self.start_planning();
+            if let Some(purpose) = self.purpose()
+                && self.planning.is_none()
+                && self.pace.take(cycle, now_ms)
+            {
+                self.start_planning(purpose);
             }
         }
     }
@@ -329,9 +339,6 @@ impl Controller {
     /// Prices the fleet as it is now.
     fn look_again(&mut self, now_ms: i64) {
         self.active = self.active.follow(self.fleet.policy.as_ref());
-        if !self.plans() {
-            self.drop_plan();
-        }
         let mut assessment = self.core.assess(&self.fleet, &self.active, now_ms);
         assessment.snapshot.cluster = self.parts.cluster.to_string();
         assessment.holds.extend(self.plan_fault.clone());
@@ -340,6 +347,9 @@ impl Controller {
             if !before.troubles.contains(trouble) {
                 tracing::error!(%trouble, "somebody must look at this");
             }
+        }
+        if self.purpose().is_none() {
+            self.drop_plan();
         }
         let policy = self.active.policy();
         if let Some(end_ms) = self.core.next_hold_end(policy.control.hold, now_ms) {
@@ -352,6 +362,7 @@ impl Controller {
             self.active.revision(),
             policy.limits.migrations_per_cluster,
         );
+        metrics.drains(&self.drains());
         metrics.etcd(*self.parts.store.health().borrow());
         let open = self.fleet.open_migrations().len();
         metrics.running(open, self.unknown_migrations(), self.fleet.malformed.len());
@@ -371,9 +382,9 @@ impl Controller {
         }
     }
 
-    /// Whether moves are looked for at all: in mode off nothing is even recommended.
-    fn plans(&self) -> bool {
-        self.active.policy().mode != Mode::Off
+    /// What moves are looked for, if any: in mode off nothing but drains is even recommended.
+    fn purpose(&self) -> Option<Purpose> {
+        drains::purpose(&self.assessment, self.active.policy().mode)
     }
 
     /// Neither the standing plan nor the one that is being made counts any more.
@@ -409,7 +420,7 @@ impl Controller {
         }
     }
 
-    fn start_planning(&mut self) {
+    fn start_planning(&mut self, purpose: Purpose) {
         let (snapshot, policy) = (
             self.assessment.snapshot.clone(),
             self.active.policy().clone(),
@@ -418,11 +429,14 @@ impl Controller {
             let started = Instant::now();
             let options = Options {
                 seed: SEED,
+                purpose,
                 ..Options::default()
             };
             let (plan, report) = plan(&snapshot, &policy, &options);
             Made {
                 fault: faulty_plan(&snapshot, &policy, &plan),
+                draining: drains::draining(&snapshot),
+                purpose,
                 plan,
                 report,
                 took: started.elapsed(),

@@ -50,6 +50,10 @@ pub enum Write {
         String,
         Reply<v1::CancelMigrationReply>,
     ),
+    /// A cordon or a drain.
+    SetIntent(v1::SetIntentRequest, String, Reply<v1::SetIntentReply>),
+    /// The end of a cordon or a drain.
+    ClearIntent(v1::ClearIntentRequest, String, Reply<v1::ClearIntentReply>),
     /// A new policy.
     ApplyPolicy(v1::ApplyPolicyRequest, String, Reply<v1::ApplyPolicyReply>),
     /// A word on a guest whose migration's outcome is unknown.
@@ -69,6 +73,8 @@ impl Write {
             Self::Resume(_, _, reply) => reply.is_closed(),
             Self::Migrate(_, _, reply) => reply.is_closed(),
             Self::Cancel(_, _, reply) => reply.is_closed(),
+            Self::SetIntent(_, _, reply) => reply.is_closed(),
+            Self::ClearIntent(_, _, reply) => reply.is_closed(),
             Self::ApplyPolicy(_, _, reply) => reply.is_closed(),
             Self::Resolve(_, _, reply) => reply.is_closed(),
         }
@@ -172,6 +178,12 @@ impl Controller {
                 answer(reply, self.migrate(mandate, request, by).await);
             }
             Write::Cancel(request, by, reply) => self.cancel(mandate, request, by, reply).await,
+            Write::SetIntent(request, by, reply) => {
+                answer(reply, self.set_intent(mandate, request, &by).await);
+            }
+            Write::ClearIntent(request, by, reply) => {
+                answer(reply, self.clear_intent(mandate, request, &by).await);
+            }
             Write::ApplyPolicy(request, by, reply) => {
                 answer(reply, self.apply_policy(mandate, request, &by).await);
             }
@@ -302,7 +314,7 @@ impl Controller {
         Ok(())
     }
 
-    async fn commit(
+    pub(super) async fn commit(
         &mut self,
         mandate: &Mandate,
         what: &str,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_planner::{LastLook, Limits, Plan, Policy, Step, StepReason};
+use evenkeel_planner::{LastLook, Limits, Plan, Policy, Purpose, Step, StepReason};
 use evenkeel_types::{GuestId, MigrationState, Outcome};
 
 use super::{Assessment, Hold, millis};
@@ -92,6 +92,8 @@ pub struct Situation<'a> {
     pub assessment: &'a Assessment,
     /// The values in force.
     pub policy: &'a Policy,
+    /// How far the plan goes: one for drains alone is held by less.
+    pub purpose: Purpose,
 }
 
 /// Chooses the steps that start now. Each is judged as if those chosen before it were under way; guests
@@ -122,7 +124,11 @@ impl Choice {
 
 fn last_look(situation: Situation<'_>) -> Result<LastLook<'_>, Postponed> {
     let assessment = situation.assessment;
-    match assessment.holds.first() {
+    let hold = match situation.purpose {
+        Purpose::Drain => assessment.drain_holds().next(),
+        Purpose::Repair | Purpose::Balance => assessment.holds.first(),
+    };
+    match hold {
         Some(hold) => Err(Postponed::Held(hold.clone())),
         None => LastLook::new(&assessment.snapshot, situation.policy)
             .map_err(|not_now| Postponed::NotNow(not_now.to_string())),
@@ -200,6 +206,7 @@ impl<'a> Turn<'a> {
             fleet,
             assessment,
             policy,
+            purpose: _,
         } = self.situation;
         if needs_patience(step.reason) {
             lasting_enough(assessment, policy, step, origin(self.plan, step))?;

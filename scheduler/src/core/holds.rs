@@ -8,7 +8,7 @@ use evenkeel_types::{MigrationState, Outcome};
 
 use super::millis;
 use super::policy::ActivePolicy;
-use crate::observe::Fleet;
+use crate::observe::{Fleet, Remembered};
 
 /// More than this share of the known hosts missing at once is a fault of ours or of the network, not of
 /// the hosts: moving guests on such a picture would be acting on a guess.
@@ -60,6 +60,21 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// Whether drains wait for it, too. They need no patience, are asked for in every mode, and what fails to leave
+    /// waits by itself: it must not keep the others.
+    #[must_use]
+    pub fn holds_drains(&self) -> bool {
+        match self {
+            Self::Paused { .. }
+            | Self::BrokenPolicy(_)
+            | Self::NotReady
+            | Self::BadPicture(_)
+            | Self::FaultyPlan(_)
+            | Self::HostsMissing { .. } => true,
+            Self::Mode(_) | Self::Failures { .. } | Self::WarmingUp { .. } => false,
+        }
+    }
+
     /// The fixed name used as a metric label.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
@@ -188,7 +203,7 @@ pub(super) fn judge(picture: Picture<'_>) -> Vec<Hold> {
         .map(|fault| Hold::BrokenPolicy(fault.to_owned()));
     holds.extend(fault);
     holds.extend(pause_in_force(fleet, now_ms));
-    holds.extend(hosts_missing(snapshot));
+    holds.extend(hosts_missing(fleet, snapshot));
     holds.extend(
         snapshot
             .validate()
@@ -207,11 +222,16 @@ pub(super) fn judge(picture: Picture<'_>) -> Vec<Hold> {
 }
 
 /// Hosts that are silent, whose report is old or whose libvirt does not answer are equally unknown.
-fn hosts_missing(snapshot: &Snapshot) -> Option<Hold> {
-    let known = snapshot.hosts.len();
-    let missing = snapshot
-        .hosts
-        .iter()
+///
+/// One that was drained is in an operator's hands: that it is away is no news, and nothing is lost with it.
+fn hosts_missing(fleet: &Fleet, snapshot: &Snapshot) -> Option<Hold> {
+    let is_drained = |name: &str| {
+        let intent = name.parse().ok().and_then(|name| fleet.intents.get(&name));
+        intent.is_some_and(|intent| intent.message.drained_at_ms > 0)
+    };
+    let hosts = || snapshot.hosts.iter().filter(|h| !is_drained(&h.name));
+    let known = hosts().count();
+    let missing = hosts()
         .filter(|host| host.state == HostState::Absent)
         .count();
     let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
@@ -219,13 +239,15 @@ fn hosts_missing(snapshot: &Snapshot) -> Option<Hold> {
     too_many.then_some(Hold::HostsMissing { missing, known })
 }
 
+/// Failures that count. A drain tries the same guest again and again: however often, that is one.
 fn recent_failures(fleet: &Fleet, now_ms: i64) -> usize {
     let since = now_ms.saturating_sub(millis(FAILURE_WINDOW));
     let failed = |state: &MigrationState| matches!(state.outcome(), Some(Outcome::Failed { .. }));
-    fleet
-        .remembered
-        .values()
-        .flat_map(|guest| guest.moves.iter())
-        .filter(|past| past.ended_ms >= since && past.state.as_ref().is_some_and(failed))
-        .count()
+    let of_guest = |guest: &Remembered| {
+        let recent = guest.moves.iter().filter(|past| past.ended_ms >= since);
+        let failures = recent.filter(|past| past.state.as_ref().is_some_and(failed));
+        let (drains, others): (Vec<_>, Vec<_>) = failures.partition(|p| p.trigger == "drain");
+        others.len() + drains.len().min(1)
+    };
+    fleet.remembered.values().map(of_guest).sum()
 }

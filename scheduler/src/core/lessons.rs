@@ -137,6 +137,7 @@ mod tests {
             source: "h1".into(),
             target: target.into(),
             ended_ms,
+            trigger: "balance".into(),
             state: Some(MigrationState::Ended(outcome)),
             longest_pause: Duration::from_millis(300),
             post_copy: false,

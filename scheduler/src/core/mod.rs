@@ -12,6 +12,7 @@
 
 pub mod choose;
 pub mod cooldown;
+pub mod drains;
 pub mod holds;
 mod learn;
 pub mod lessons;
@@ -29,7 +30,7 @@ use evenkeel_planner::estimate::{Estimator, Reading};
 use evenkeel_planner::{FleetLoss, HostLoss, HostState, Plan, Policy, Snapshot, fleet_loss};
 use evenkeel_types::{GuestId, HostName};
 
-use crate::observe::{Fleet, HostReport, RunState};
+use crate::observe::{Fleet, HostReport, IntentKind, RunState};
 
 pub use choose::{Choice, Postponed};
 pub use holds::Hold;
@@ -59,6 +60,8 @@ pub struct Core {
     places: BTreeMap<GuestId, HostName>,
     /// What watching tells about the loss model.
     learned: learn::Learned,
+    /// Hosts that are being drained: who leaves them does not come back and forth.
+    draining: BTreeSet<HostName>,
     /// Which hosts guests were seen to leave.
     departures: returns::Departures,
     /// When this core first saw a complete picture.
@@ -94,6 +97,13 @@ pub struct Assessment {
     pub troubles: Vec<Trouble>,
 }
 
+impl Assessment {
+    /// Why drains are held back, too; none: they are not.
+    pub fn drain_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(|hold| hold.holds_drains())
+    }
+}
+
 impl Core {
     /// A core that knows nothing yet.
     #[must_use]
@@ -106,6 +116,7 @@ impl Core {
             hot_since: BTreeMap::new(),
             places: BTreeMap::new(),
             learned: learn::Learned::default(),
+            draining: BTreeSet::new(),
             departures: returns::Departures::default(),
             watching_since_ms: None,
             trouble: trouble::Watch::default(),
@@ -154,7 +165,9 @@ impl Core {
             }
             let before = self.places.insert(guest.id.clone(), host.clone());
             if let Some(left) = before.filter(|place| place != host) {
-                self.departures.note(&guest.id, left, now_ms);
+                if !self.draining.contains(&left) {
+                    self.departures.note(&guest.id, left, now_ms);
+                }
                 self.estimator.restart(guest.id.as_str(), now_ms);
             }
             let reading = Reading {
@@ -176,6 +189,9 @@ impl Core {
         if fleet.complete && self.watching_since_ms.is_none() {
             self.watching_since_ms = Some(now_ms);
         }
+        let drains = fleet.intents.iter();
+        let drains = drains.filter(|(_, intent)| intent.kind == IntentKind::Drain);
+        self.draining = drains.map(|(host, _)| host.clone()).collect();
         self.forget_the_gone(fleet, now_ms);
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);

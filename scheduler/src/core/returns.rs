@@ -1,7 +1,8 @@
 //! No guest goes back and forth: where it left a short time ago it does not return for its balance's sake.
 //!
 //! What has changed meanwhile is its neighbours or its own load, and either way one of those it would join or one of
-//! those it would leave can move instead. The core's part is to say so in the snapshot; the planner keeps to it. Own
+//! those it would leave can move instead. A guest that had to go because its host was drained has not been sent away for
+//! balance and comes back when that pays. The core's part is to say so in the snapshot; the planner keeps to it. Own
 //! moves stand in etcd; that somebody else moved a guest is seen, and known until the scheduler ends.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use crate::observe::Past;
 /// How long a guest stays away. Shorter, and the two sides of a daily wave chase guests to and fro; longer, and a fleet
 /// of two hosts has few moves left.
 pub const STAYS_AWAY: Duration = Duration::from_secs(6 * 3600);
+/// What was seen to leave and what a record says to have left within this time is one move: reports and settling
+/// are seconds apart.
+const SAME_MOVE_MS: u64 = 120_000;
 /// Departures remembered of each guest.
 const MOST: usize = 8;
 
@@ -53,9 +57,17 @@ impl Departures {
         let done = |past: &&Past| {
             past.state.as_ref().and_then(MigrationState::outcome) == Some(Outcome::Done)
         };
-        let own = moves.iter().filter(done);
+        let drained = |past: &&Past| past.trigger == "drain";
+        let by_drain = |host: &HostName, at_ms: i64| {
+            let mut drains = moves.iter().filter(done).filter(drained);
+            drains.any(|past| {
+                past.source == host.as_str() && past.ended_ms.abs_diff(at_ms) < SAME_MOVE_MS
+            })
+        };
+        let own = moves.iter().filter(done).filter(|past| !drained(past));
         let own = own.map(|past| (past.source.clone(), past.ended_ms));
         let seen = self.of.get(guest).into_iter().flatten();
+        let seen = seen.filter(|(host, at_ms)| !by_drain(host, *at_ms));
         let seen = seen.map(|(host, at_ms)| (host.to_string(), *at_ms));
         let mut hosts = BTreeMap::new();
         for (host, left_ms) in own.chain(seen) {

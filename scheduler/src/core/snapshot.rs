@@ -10,8 +10,8 @@ use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
-use super::{Core, lessons, trouble};
-use crate::observe::{Fleet, GuestReading, HostReport, RunState};
+use super::{Core, drains, lessons, trouble};
+use crate::observe::{Fleet, GuestReading, HostReport, IntentKind, RunState};
 
 /// Basis points in one.
 const BASIS_POINTS: f64 = 10_000.0;
@@ -129,14 +129,17 @@ impl Picture<'_> {
     }
 
     fn host(&self, name: &HostName) -> Host {
-        let state = if self.is_usable(name) {
-            HostState::Active
-        } else {
-            HostState::Absent
+        let intent = self.fleet.intents.get(name);
+        let state = match intent.map(|intent| intent.kind) {
+            _ if !self.is_usable(name) => HostState::Absent,
+            Some(IntentKind::Drain) => HostState::Draining,
+            Some(IntentKind::Cordon) => HostState::Cordoned,
+            None => HostState::Active,
         };
         let mut host = Host {
             name: name.to_string(),
             state,
+            offline_too: intent.is_some_and(|intent| intent.message.offline_too),
             calibration: self.core.learned.calibration(name),
             memory_calibration: self.core.learned.memory_calibration(name),
             ..Host::default()
@@ -201,6 +204,9 @@ impl Picture<'_> {
             left_lately,
             refused_by: lessons::refused_by(moves, self.now_ms),
             unconverged_until: lessons::unconverged_until(moves, self.policy, self.now_ms),
+            retry_after: drains::retry_at(self.fleet, host, &reading.id)
+                .filter(|at_ms| *at_ms > self.now_ms)
+                .and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok()),
             priority: reading.priority,
             ..Guest::default()
         }

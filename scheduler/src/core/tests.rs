@@ -9,22 +9,22 @@ use super::*;
 use crate::observe::{GuestReading, HostFacts, Past, Remembered};
 
 /// A fleet under a clock of its own.
-struct Bench {
-    fleet: Fleet,
-    core: Core,
-    active: ActivePolicy,
-    now_ms: i64,
+pub(super) struct Bench {
+    pub(super) fleet: Fleet,
+    pub(super) core: Core,
+    pub(super) active: ActivePolicy,
+    pub(super) now_ms: i64,
 }
 
-fn id(n: u32) -> GuestId {
+pub(super) fn id(n: u32) -> GuestId {
     format!("00000000-0000-0000-0000-{n:012}").parse().unwrap()
 }
 
-fn host(name: &str) -> HostName {
+pub(super) fn host(name: &str) -> HostName {
     name.parse().unwrap()
 }
 
-fn facts(name: &str) -> HostFacts {
+pub(super) fn facts(name: &str) -> HostFacts {
     HostFacts {
         name: host(name),
         agent_address: format!("{name}:7441"),
@@ -67,6 +67,7 @@ pub(super) fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
 
 pub(super) fn report(guests: Vec<GuestReading>) -> HostReport {
     HostReport {
+        revision: 0,
         sequence: 1,
         measured_at_ms: 0,
         libvirt_up: true,
@@ -81,7 +82,7 @@ pub(super) fn report(guests: Vec<GuestReading>) -> HostReport {
 
 impl Bench {
     /// h1 with eight busy guests on four cores, h2 and h3 empty; mode automatic.
-    fn hot() -> Self {
+    pub(super) fn hot() -> Self {
         let text =
             "schema = 1\nmode = \"automatic\"\n[control]\nhold = \"30s\"\nwindow = \"20s\"\n";
         let record = v1::PolicyRecord {
@@ -111,7 +112,7 @@ impl Bench {
     }
 
     /// Time passes; every host reports.
-    fn pass(&mut self, seconds: i64) -> Assessment {
+    pub(super) fn pass(&mut self, seconds: i64) -> Assessment {
         for _ in 0..seconds {
             self.now_ms += 1000;
             for (host, report) in &mut self.fleet.reports {
@@ -134,6 +135,7 @@ impl Bench {
     fn choose_from(&mut self, plan: &Plan) -> Choice {
         let assessment = self.core.assess(&self.fleet, &self.active, self.now_ms);
         let situation = Situation {
+            purpose: evenkeel_planner::Purpose::Balance,
             fleet: &self.fleet,
             assessment: &assessment,
             policy: self.active.policy(),
@@ -142,7 +144,7 @@ impl Bench {
     }
 
     /// Another policy: the bench's own and these lines.
-    fn rule(&mut self, lines: &str) {
+    pub(super) fn rule(&mut self, lines: &str) {
         let revision = self.active.revision() + 1;
         let record = v1::PolicyRecord {
             text: format!("{}{lines}", self.active.text()),
@@ -161,6 +163,7 @@ impl Bench {
             source: "h1".into(),
             target: "h2".into(),
             ended_ms,
+            trigger: "balance".into(),
             state: Some(state),
         };
         let remembered = Remembered {

@@ -10,7 +10,8 @@ use evenkeel_types::{GuestId, HostName, MigrationState};
 use prost::Message;
 
 use super::model::{
-    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Past, Remembered, RunState,
+    GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
+    Remembered, RunState,
 };
 
 /// More cores than any host or guest has; beyond it a number is nonsense.
@@ -87,6 +88,7 @@ pub(super) fn report(host: &HostName, entry: &Entry) -> Result<HostReport, Strin
         return Err(format!("guest {} stands in it twice", twice.uuid));
     }
     Ok(HostReport {
+        revision: entry.mod_revision,
         sequence: m.sequence,
         measured_at_ms: m.measured_at_ms,
         libvirt_up: m.libvirt_up,
@@ -159,6 +161,36 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
         name: m.name,
         id,
     })
+}
+
+/// What operators want of a host, and why that is not understood, if it is not: then the host takes no guests. A newer
+/// version may have written it, or somebody around the tools; either way nobody said that the host is open.
+pub(super) fn intent(host: &HostName, entry: &Entry) -> (IntentEntry, Option<String>) {
+    let read = message::<v1::Intent>(entry).and_then(|m| match m.kind() {
+        _ if m.host != host.as_str() => Err(format!("written for host {:?}", m.host)),
+        v1::IntentKind::Cordon => Ok((IntentKind::Cordon, m)),
+        v1::IntentKind::Drain => Ok((IntentKind::Drain, m)),
+        v1::IntentKind::Unspecified => Err(format!("intent of unknown kind {}", m.kind)),
+    });
+    let (kind, message, fault) = match read {
+        Ok((kind, message)) => (kind, message, None),
+        Err(fault) => {
+            let message = v1::Intent {
+                host: host.to_string(),
+                kind: v1::IntentKind::Cordon.into(),
+                reason: "what stands in etcd for it cannot be read".to_owned(),
+                ..v1::Intent::default()
+            };
+            (IntentKind::Cordon, message, Some(fault))
+        }
+    };
+    let mod_revision = entry.mod_revision;
+    let entry = IntentEntry {
+        kind,
+        message,
+        mod_revision,
+    };
+    (entry, fault)
 }
 
 pub(super) fn order(guest: &GuestId, entry: &Entry) -> Result<OrderEntry, String> {

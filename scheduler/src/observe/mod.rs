@@ -15,7 +15,8 @@ use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, OrderId};
 
 pub use model::{
-    GuestReading, HostFacts, HostReport, JournalEntry, OrderEntry, Past, Remembered, RunState,
+    GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
+    Remembered, RunState,
 };
 
 /// Everything etcd says of one cluster, as far as it could be understood.
@@ -31,6 +32,8 @@ pub struct Fleet {
     pub orders: BTreeMap<GuestId, OrderEntry>,
     /// What is remembered of guests.
     pub remembered: BTreeMap<GuestId, Remembered>,
+    /// What operators want of hosts; a host without one is nothing special.
+    pub intents: BTreeMap<HostName, IntentEntry>,
     /// The pause, if there is one (it may have run out).
     pub pause: Option<v1::Pause>,
     /// The policy's text and revision, with the revision of its key. A value that cannot be understood is an
@@ -59,7 +62,7 @@ pub enum Touched {
     Host(HostName),
     /// A journal or order of this guest changed.
     Migration(GuestId),
-    /// The policy or the pause changed.
+    /// The policy, the pause or an intent changed.
     Control,
     /// Something else, or a whole listing.
     Other,
@@ -156,6 +159,12 @@ impl Fleet {
                 self.remembered.insert(guest, decode::remembered(entry)?);
                 Touched::Other
             }
+            Key::Intent(host) => {
+                let (intent, fault) = decode::intent(&host, entry);
+                self.intents.insert(host, intent);
+                fault.map_or(Ok(()), Err)?;
+                Touched::Control
+            }
             Key::Pause => {
                 self.pause = Some(decode::message(entry)?);
                 Touched::Control
@@ -201,6 +210,10 @@ impl Fleet {
             Some(Key::Guest(guest)) => {
                 self.remembered.remove(&guest);
                 Touched::Other
+            }
+            Some(Key::Intent(host)) => {
+                self.intents.remove(&host);
+                Touched::Control
             }
             Some(Key::Pause) => {
                 self.pause = None;

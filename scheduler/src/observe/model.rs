@@ -35,6 +35,8 @@ pub struct HostFacts {
 /// What a host measures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostReport {
+    /// Revision of its key: what was written at a lower one, the host had not reported after.
+    pub revision: i64,
     /// Counts reports of one agent process.
     pub sequence: u64,
     /// When, by the host's clock.
@@ -115,6 +117,26 @@ pub struct GuestReading {
     pub priority: i32,
 }
 
+/// What operators want of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentKind {
+    /// It takes no new guests.
+    Cordon,
+    /// The same, and its guests have to go.
+    Drain,
+}
+
+/// An intent in etcd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntentEntry {
+    /// What is wanted.
+    pub kind: IntentKind,
+    /// The whole intent; by whom, why, since when.
+    pub message: v1::Intent,
+    /// Revision of its key, for guarded replacement.
+    pub mod_revision: i64,
+}
+
 /// An order in etcd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderEntry {
@@ -159,6 +181,8 @@ pub struct Past {
     pub target: String,
     /// When it ended, milliseconds since the Unix epoch.
     pub ended_ms: i64,
+    /// What started it: `drain` …, as in its order.
+    pub trigger: String,
     /// How; `None` if a newer version wrote something we do not know.
     pub state: Option<MigrationState>,
     /// The longest pause that its copy was allowed; none: an older version wrote this.
@@ -174,6 +198,7 @@ impl From<&v1::MoveRecord> for Past {
             source: record.source.clone(),
             target: record.target.clone(),
             ended_ms: record.ended_at_ms,
+            trigger: record.trigger.clone(),
             state: state.and_then(|s| MigrationState::try_from(s).ok()),
             longest_pause: Duration::from_millis(record.longest_pause_ms),
             post_copy: record.post_copy,

@@ -259,3 +259,39 @@ fn a_listing_from_before_our_own_write_is_not_the_whole_picture() {
     fleet.apply(&keys, listing(20));
     assert!(fleet.complete);
 }
+
+#[test]
+fn an_intent_that_is_not_understood_closes_its_host_and_opens_it_when_it_is_gone() {
+    let mut fleet = Fleet::default();
+    let host: HostName = "h1".parse().unwrap();
+    let key = || keys().intent(&host);
+    let intent = |edit: fn(&mut v1::Intent)| {
+        let mut intent = v1::Intent {
+            host: "h1".into(),
+            kind: v1::IntentKind::Drain.into(),
+            ..Default::default()
+        };
+        edit(&mut intent);
+        intent
+    };
+    let sound = entry(key(), &intent(|_| {}), 5);
+    assert_eq!(put(&mut fleet, sound), [Touched::Control]);
+    assert_eq!(fleet.intents[&host].kind, IntentKind::Drain);
+    let edits: [fn(&mut v1::Intent); 3] =
+        [|i| i.kind = 9, |i| i.kind = 0, |i| i.host = "h2".into()];
+    for edit in edits {
+        put(&mut fleet, entry(key(), &intent(edit), 6));
+        assert_eq!(fleet.intents[&host].kind, IntentKind::Cordon);
+        assert!(fleet.malformed.contains_key(&key()));
+    }
+    let mut garbage = entry(key(), &intent(|_| {}), 7);
+    garbage.value = vec![0xff; 9];
+    put(&mut fleet, garbage);
+    assert_eq!(fleet.intents[&host].kind, IntentKind::Cordon);
+    let gone = Change::Deleted {
+        key: key(),
+        revision: 8,
+    };
+    fleet.apply(&keys(), gone);
+    assert!(fleet.intents.is_empty() && fleet.malformed.is_empty());
+}

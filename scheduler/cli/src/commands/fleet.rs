@@ -57,7 +57,7 @@ impl Fleet {
             Self::File(recorded) => Ok(offline::hosts(&recorded.snapshot, &recorded.policy)),
             Self::Live(client) => {
                 let ask = async |mut scheduler: crate::client::Scheduler| {
-                    scheduler.list_hosts(v1::ListHostsRequest {}).await
+                    scheduler.list_hosts(v1::ListHostsRequest::default()).await
                 };
                 let reply = client.read(QUICK, ask).await?;
                 Ok(reply.hosts.into_iter().map(Into::into).collect())

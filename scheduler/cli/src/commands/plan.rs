@@ -49,7 +49,11 @@ async fn live(
     let max_moves = args.max_moves.unwrap_or(0);
     let document = client
         .read(THOROUGH, async |mut scheduler| {
-            scheduler.get_plan(v1::GetPlanRequest { max_moves }).await
+            let request = v1::GetPlanRequest {
+                max_moves,
+                ..Default::default()
+            };
+            scheduler.get_plan(request).await
         })
         .await?;
     let revision = match session.format() {
@@ -68,7 +72,7 @@ fn offline(recorded: &Recorded, args: &PlanArgs) -> Vec<u8> {
     plan.to_json().into_bytes()
 }
 
-fn parse(place: &str, document: &[u8]) -> Result<Plan, Failure> {
+pub(super) fn parse(place: &str, document: &[u8]) -> Result<Plan, Failure> {
     let failed = |source| Failure::Document {
         place: place.to_owned(),
         expected: SCHEMA,

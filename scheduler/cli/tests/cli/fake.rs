@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) watched: Vec<Vec<v1::Migration>>,
     /// Whether a stream stays open when it has told all.
     pub(crate) hold_open: bool,
+    /// What later looks at the hosts see, one after the other; then the last one.
+    pub(crate) next_hosts: std::collections::VecDeque<Vec<v1::HostView>>,
     /// Answer these calls with this.
     pub(crate) refuse: BTreeMap<&'static str, (Code, String)>,
     /// Answer these calls never.
@@ -135,10 +137,17 @@ impl SchedulerService for Fake {
         &self,
         request: Request<v1::ListHostsRequest>,
     ) -> Answer<v1::ListHostsReply> {
-        self.enter("list_hosts", request).await?;
-        Ok(Response::new(v1::ListHostsReply {
-            hosts: self.state().hosts.clone(),
-        }))
+        let asked = self.enter("list_hosts", request).await?;
+        let mut state = self.state();
+        // Only those who follow ask by name.
+        if !asked.names.is_empty()
+            && let Some(next) = state.next_hosts.pop_front()
+        {
+            state.hosts = next;
+        }
+        let mut hosts = state.hosts.clone();
+        hosts.retain(|host| asked.names.is_empty() || asked.names.contains(&host.name));
+        Ok(Response::new(v1::ListHostsReply { hosts }))
     }
 
     async fn list_guests(
@@ -185,7 +194,11 @@ impl SchedulerService for Fake {
     async fn get_plan(&self, request: Request<v1::GetPlanRequest>) -> Answer<v1::Document> {
         let asked = self.enter("get_plan", request).await?;
         let mut state = self.state();
-        state.log.push(format!("plan {}", asked.max_moves));
+        let mut log = format!("plan {}", asked.max_moves);
+        if !asked.drain_hosts.is_empty() {
+            log = format!("drain plan {:?} {}", asked.drain_hosts, asked.offline_too);
+        }
+        state.log.push(log);
         self.document("evenkeel.plan/1", &state.plan)
     }
 
@@ -300,6 +313,82 @@ impl SchedulerService for Fake {
             migration: state.migrations.last().cloned(),
             detail: "h1: paused_by_migration, h2: running".into(),
         }))
+    }
+
+    async fn set_intent(
+        &self,
+        request: Request<v1::SetIntentRequest>,
+    ) -> Answer<v1::SetIntentReply> {
+        let by = of_request(&request)?.to_string();
+        let asked = self.enter("set_intent", request).await?;
+        let mut state = self.state();
+        let kind = asked.kind().as_str_name().to_lowercase();
+        let kind = kind.trim_start_matches("intent_kind_").to_owned();
+        state.log.push(format!(
+            "{kind} {:?} {:?} deadline={} offline={} dry={}",
+            asked.hosts, asked.reason, asked.deadline_seconds, asked.offline_too, asked.dry_run
+        ));
+        let mut reply = v1::SetIntentReply::default();
+        for host in state
+            .hosts
+            .iter_mut()
+            .filter(|h| asked.hosts.contains(&h.name))
+        {
+            let intent = v1::Intent {
+                host: host.name.clone(),
+                kind: asked.kind,
+                by: by.clone(),
+                reason: asked.reason.clone(),
+                since_ms: fleet::NOW_MS,
+                offline_too: asked.offline_too,
+                cordon: host.intent.clone().map(Box::new),
+                ..Default::default()
+            };
+            reply.previous.extend(host.intent.clone());
+            reply.intents.push(intent.clone());
+            if !asked.dry_run {
+                host.intent = Some(intent);
+            }
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn clear_intent(
+        &self,
+        request: Request<v1::ClearIntentRequest>,
+    ) -> Answer<v1::ClearIntentReply> {
+        let asked = self.enter("clear_intent", request).await?;
+        let mut state = self.state();
+        let verb = if asked.drain_only {
+            "cancel"
+        } else {
+            "uncordon"
+        };
+        state
+            .log
+            .push(format!("{verb} {:?} dry={}", asked.hosts, asked.dry_run));
+        let mut reply = v1::ClearIntentReply::default();
+        for host in state
+            .hosts
+            .iter_mut()
+            .filter(|h| asked.hosts.contains(&h.name))
+        {
+            let Some(intent) = host.intent.clone() else {
+                continue;
+            };
+            let cordon = intent
+                .cordon
+                .as_deref()
+                .cloned()
+                .filter(|_| asked.drain_only);
+            reply.ended.push(intent);
+            reply.standing.extend(cordon.clone());
+            if !asked.dry_run {
+                host.intent = cordon;
+                host.drain = None;
+            }
+        }
+        Ok(Response::new(reply))
     }
 
     async fn get_policy(

@@ -42,6 +42,7 @@ fn guest(n: usize, used: f64, delay: f64) -> GuestReading {
 
 fn report(guests: Vec<GuestReading>) -> HostReport {
     HostReport {
+        revision: 0,
         sequence: 1,
         measured_at_ms: 0,
         libvirt_up: true,
