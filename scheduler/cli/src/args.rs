@@ -1,5 +1,7 @@
 //! The command line: verbs, flags and their help. Nothing is done here.
 
+mod hosts;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use clap::builder::styling::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Address;
+
+pub use hosts::{DrainArgs, HostNames, RollArgs};
 
 /// Steers and watches Evenkeel, the load balancer of a libvirt fleet.
 #[derive(Debug, Parser)]
@@ -108,6 +112,14 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Abort a migration; the guest stays where it is
     Cancel(CancelArgs),
+    /// Let hosts take no new guests; those that are there stay
+    Cordon(HostNames),
+    /// Let hosts take guests again, and end their drains
+    Uncordon(HostNames),
+    /// Migrate all guests off hosts and follow that; Ctrl-C detaches and never cancels
+    Drain(DrainArgs),
+    /// Drain hosts in turn, run a command for each, and put it back when it is healthy; stops at the first failure
+    Roll(RollArgs),
     /// Print the fleet as it is now, as a document that offline commands read
     Snapshot,
     /// Check and apply policies

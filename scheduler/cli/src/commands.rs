@@ -1,6 +1,8 @@
 //! The verbs: each asks, turns the answer into a document and prints it.
 
 mod change;
+mod cordon;
+mod drain;
 mod explain;
 mod fleet;
 mod follow;
@@ -9,6 +11,7 @@ mod migrate;
 mod plan;
 mod policy;
 mod resolve;
+mod roll;
 mod session;
 mod show;
 mod simulate;
@@ -52,6 +55,10 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Resume(args) => change::resume(&mut session, args).await,
         Command::Migrate(args) => migrate::migrate(&mut session, &args).await,
         Command::Cancel(args) => change::cancel(&mut session, &args).await,
+        Command::Cordon(args) => cordon::cordon(&mut session, &args).await,
+        Command::Uncordon(args) => cordon::uncordon(&mut session, &args).await,
+        Command::Drain(args) => drain::drain(&mut session, &args).await,
+        Command::Roll(args) => roll::roll(&mut session, &args).await,
         Command::Snapshot => snapshot(&mut session).await,
         Command::Policy(args) => policy::policy(&mut session, &args).await,
         Command::Completion { shell } => completion(&mut session, shell),

@@ -59,7 +59,7 @@ impl Exit {
         (
             Self::Deadline,
             5,
-            "deadline passed: it may or may not have been carried out",
+            "deadline passed: a change may or may not have been carried out, a drain goes on",
         ),
         (
             Self::NoLeader,
@@ -109,6 +109,29 @@ impl From<Code> for Exit {
             | Code::Unimplemented
             | Code::Internal
             | Code::DataLoss => Self::Failed,
+        }
+    }
+}
+
+/// What keeps a drain from its end. The later counts for more where hosts differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainTrouble {
+    /// Somebody has ended it.
+    Cancelled,
+    /// Its deadline has passed; it goes on.
+    Late,
+    /// Nobody who is left can go; it goes on when they can.
+    Stuck,
+}
+
+impl DrainTrouble {
+    /// The exit code it ends in.
+    #[must_use]
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::Cancelled => Exit::Conflict,
+            Self::Late => Exit::Deadline,
+            Self::Stuck => Exit::Infeasible,
         }
     }
 }
@@ -204,6 +227,29 @@ pub enum Failure {
         /// The migration's id, shortened.
         id: String,
     },
+    /// Hosts that are not drained when the following of that is over.
+    #[error("{message}")]
+    Drain {
+        /// Who is left, and why.
+        message: String,
+        /// What kept it.
+        trouble: DrainTrouble,
+    },
+    /// Drains were asked for and can no longer be seen.
+    #[error("lost sight of the drain, which goes on (follow it again with {again})")]
+    DrainOutOfSight {
+        /// The command to see it again.
+        again: String,
+        /// Why.
+        #[source]
+        source: Box<ClientError>,
+    },
+    /// A roll that stopped.
+    #[error("{message}")]
+    Roll {
+        /// Where, and why.
+        message: String,
+    },
     /// A policy with faults.
     #[error("{faults}")]
     Policy {
@@ -245,11 +291,14 @@ impl Failure {
             Self::Client(error) => error.exit(),
             Self::OutOfSight { source, .. } => source.exit(),
             Self::OutcomeUnknown { .. } => Exit::Deadline,
+            Self::DrainOutOfSight { source, .. } => source.exit(),
+            Self::Drain { trouble, .. } => trouble.exit(),
             Self::Usage(_) | Self::Ambiguous { .. } => Exit::Usage,
             Self::Migration { refused: true, .. } => Exit::Infeasible,
             // A reader that has seen enough (`evenkeel guests | head`) is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Migration { refused: false, .. }
+            | Self::Roll { .. }
             | Self::NotThere { .. }
             | Self::Unreadable { .. }
             | Self::Unwritable { .. }

@@ -4,6 +4,7 @@
 //! Generated messages are turned into these and go no further.
 
 mod change;
+mod drain;
 mod guest;
 mod host;
 mod migration;
@@ -15,6 +16,9 @@ mod status;
 pub use change::{
     MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault, PolicyPlace,
     PolicyShown, Resolved, UnfulfilledRule,
+};
+pub use drain::{
+    Drain, DrainEnd, HostIntent, Intent, IntentsChange, Obstacle, RollEnd, RollFailure,
 };
 pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};

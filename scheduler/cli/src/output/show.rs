@@ -2,7 +2,7 @@
 
 use super::paint::{Tone, paint};
 use super::text::{bytes, cores, harmless, hundredths, mib, of_mib, percent, tenths, words};
-use super::{Look, table, time};
+use super::{Look, drain, table, time};
 use crate::view::{GuestDetail, Host, HostDetail, Migration, MigrationDetail, Progress};
 
 type Facts = Vec<(&'static str, Option<String>)>;
@@ -10,7 +10,7 @@ type Facts = Vec<(&'static str, Option<String>)>;
 /// A host and its guests.
 #[must_use]
 pub fn host(detail: &HostDetail, look: Look) -> String {
-    let mut out = render(host_facts(&detail.host), look);
+    let mut out = render(host_facts(&detail.host, look), look);
     if !detail.guests.is_empty() {
         out.push('\n');
         out.push_str(&table::guests(&detail.guests, look));
@@ -18,7 +18,7 @@ pub fn host(detail: &HostDetail, look: Look) -> String {
     out
 }
 
-fn host_facts(host: &Host) -> Facts {
+fn host_facts(host: &Host, look: Look) -> Facts {
     let of_cores = |used: f64| {
         format!(
             "{} of {} cores",
@@ -44,7 +44,12 @@ fn host_facts(host: &Host) -> Facts {
         .map(|ms| format!("{} old", time::duration(time::milliseconds(ms))));
     vec![
         ("host", Some(host.name.clone())),
-        ("state", Some(host.state.clone())),
+        ("state", Some(drain::state(host))),
+        ("intent", drain::intent(host, look)),
+        (
+            "drain",
+            host.drain.as_ref().map(|d| drain::left_over(&host.name, d)),
+        ),
         ("libvirt", libvirt),
         ("cpu demand", Some(of_cores(host.cpu_demand_cores))),
         ("cpu used", host.cpu_used_cores.map(of_cores)),

@@ -80,6 +80,9 @@ fn facts(status: &Status, look: Look) -> Vec<(&'static str, String)> {
         let ago = time::duration(time::between(last, look.now));
         facts.push(("planned", format!("{ago} ago")));
     }
+    for (at, drain) in status.drains.iter().enumerate() {
+        facts.push((if at == 0 { "drains" } else { "" }, drain.clone()));
+    }
     for (at, hold) in status.holds.iter().enumerate() {
         facts.push((if at == 0 { "held back" } else { "" }, hold.clone()));
     }

@@ -3,8 +3,7 @@
 use evenkeel_proto::v1;
 use serde::Serialize;
 
-use super::Guest;
-use super::some_text;
+use super::{Drain, Guest, Intent, some_text};
 
 /// `evenkeel.hosts/1`
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -61,6 +60,10 @@ pub struct Host {
     pub agent_version: Option<String>,
     /// What is wrong with its measuring.
     pub troubles: Vec<String>,
+    /// What operators want of it; null: nothing special.
+    pub intent: Option<Intent>,
+    /// How its drain stands; null: it is not being drained.
+    pub drain: Option<Drain>,
 }
 
 /// Stalled shares of time in basis points (10000 = always).
@@ -134,6 +137,8 @@ impl From<v1::HostView> for Host {
             agent_address: some_text(host.agent_address),
             agent_version: some_text(host.agent_version),
             troubles: host.troubles,
+            intent: host.intent.map(Into::into),
+            drain: host.drain.map(Into::into),
         }
     }
 }

@@ -52,6 +52,8 @@ fn view(snapshot: &Snapshot, host: &planner::Host, loss: f64) -> Host {
         agent_address: None,
         agent_version: None,
         troubles: vec![],
+        intent: None,
+        drain: None,
     }
 }
 
@@ -170,6 +172,7 @@ pub fn status(snapshot: &Snapshot, policy: &Policy) -> Status {
         troubles: vec![],
         migrations: migrations(snapshot),
         holds: vec![],
+        drains: vec![],
         last_cycle_at: None,
         etcd_reachable: None,
         taken_at: Some(snapshot.taken_at),

@@ -55,6 +55,8 @@ pub struct Status {
     pub migrations: Vec<Migration>,
     /// What keeps the balancer from acting, a sentence each.
     pub holds: Vec<String>,
+    /// How the drains stand, a sentence each.
+    pub drains: Vec<String>,
     /// When it last planned.
     pub last_cycle_at: Option<Timestamp>,
     /// Whether the replica that answered reaches etcd.
@@ -98,7 +100,7 @@ impl Status {
             plan_moves: Some(status.plan_moves),
             hosts_active: status.hosts_active,
             hosts_absent: status.hosts_absent,
-            hosts_closed: None,
+            hosts_closed: status.hosts_closed,
             hosts_libvirt_down: Some(status.hosts_libvirt_down),
             hosts_stale: None,
             guests: status.guests,
@@ -107,6 +109,7 @@ impl Status {
             troubles: status.troubles,
             migrations,
             holds: status.holds,
+            drains: status.drains,
             last_cycle_at: some_time(status.last_cycle_ms),
             etcd_reachable: Some(status.etcd_reachable),
             taken_at: None,

@@ -8,6 +8,7 @@
 )]
 
 mod changes;
+mod drain;
 mod explain;
 mod failures;
 mod fake;

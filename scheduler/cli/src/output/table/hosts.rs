@@ -1,6 +1,7 @@
 //! The list of hosts.
 
 use super::{Cell, Side, Table};
+use crate::output::drain::state as words;
 use crate::output::paint::Tone;
 use crate::output::text::{cores, of_mib, percent, tenths};
 use crate::output::{Look, time};
@@ -77,14 +78,14 @@ fn row(host: &Host, wide: bool) -> Vec<Cell> {
 /// A host's state; what is wrong with it comes with it.
 pub(crate) fn state(host: &Host) -> Cell {
     if host.libvirt_up == Some(false) {
-        return Cell::toned(format!("{}, libvirt down", host.state), Tone::Bad);
+        return Cell::toned(format!("{}, libvirt down", words(host)), Tone::Bad);
     }
     let tone = match host.state.as_str() {
         "active" => Tone::Plain,
         "absent" | "unusable" => Tone::Bad,
         _ => Tone::Warn,
     };
-    Cell::toned(host.state.clone(), tone)
+    Cell::toned(words(host), tone)
 }
 
 fn stalled(basis_points: Option<u32>) -> Cell {
