@@ -53,7 +53,9 @@ what is not known is null. `plan` prints the scheduler's `evenkeel.plan/1` and `
 `evenkeel.snapshot/1` (see [snapshot.md](snapshot.md)) untouched. `explain` prints `evenkeel.explain/1`: what a
 table of it means stands in [../explain.md](../explain.md). `policy show` prints `evenkeel.policy/1`. Changing commands print `evenkeel.mode/1`, `evenkeel.pause/1`,
 `evenkeel.migration_change/1` and `evenkeel.policy_applied/1`, `policy check` prints `evenkeel.policy_check/1`;
-all but the last say in `dry_run` whether nothing was changed.
+`evenkeel.intents/1` (cordons and drains) and `evenkeel.roll/1` are of this kind, too;
+all but `evenkeel.policy_check/1` say in `dry_run` whether nothing was changed.
+`drain` prints `evenkeel.drain/1` when it has followed to the end: the hosts as they were seen last.
 `evenkeel.host/1` is a host with its guests, `evenkeel.guest/1` a guest with its migrations.
 `simulate` prints `evenkeel.simulation/1`: per strategy what was lost, its moves and its history by half hours.
 ";
@@ -66,7 +68,10 @@ fn page() -> String {
     }
     page.push_str(
         "\n`migrate` exits with 0 only when the guest lives at its target; 130 after Ctrl-C, which detaches \
-         and\nnever cancels.\n\n## Commands\n\nThe global options go with every command.\n",
+         and\nnever cancels. `drain` exits with 0 only when libvirt says of every host that nothing is left; with 4 \
+         when nobody who is\nleft can go, 5 when the deadline has passed, 3 when somebody has ended the drain: in all \
+         but the last case it\ngoes on. `drain --dry-run` exits with 4 when somebody could not go. `roll` exits with 1 \
+         when it has stopped at a\nfailure.\n\n## Commands\n\nThe global options go with every command.\n",
     );
     // Colours and the width of a terminal have no place in a page.
     let mut command = Cli::command()
