@@ -57,10 +57,12 @@ impl BlockReason {
             Self::StaleData => "look after the agent of its host: evenkeel hosts",
             Self::DuplicateUuid => "find the real one, and give the other a UUID of its own",
             Self::HostAbsent => "look after the host and its agent",
-            Self::HostClosed => "open the host again when its work is done",
+            Self::HostClosed => "open the host again when its work is done: evenkeel uncordon",
             Self::DoesNotPay => "nothing; to move it all the same: evenkeel migrate",
             Self::InFlight => "wait until it is over: evenkeel migrations",
-            Self::ShutOff => "start it elsewhere, or ask for shut-off guests to be moved, too",
+            Self::ShutOff => {
+                "start it elsewhere, or ask for shut-off guests to be moved, too: evenkeel drain --offline-too"
+            }
             Self::NotThere => "check the name: evenkeel guests, evenkeel hosts",
             Self::AlreadyThere => "nothing",
             Self::MigrationLimit => "wait, or raise [limits] in the policy",
