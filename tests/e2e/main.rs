@@ -14,6 +14,7 @@ mod abort;
 mod configuration;
 mod converge;
 mod demo;
+mod drain;
 mod identity;
 mod kinds;
 mod leadership;

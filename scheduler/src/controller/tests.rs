@@ -219,3 +219,36 @@ async fn the_loop_ends_with_the_feed_of_its_picture() {
         "main ends the process when the loop has ended"
     );
 }
+
+#[tokio::test]
+async fn intents_are_for_hosts_that_are_known_and_a_dry_run_writes_none() {
+    let mut bench = Bench::leading().await;
+    let mandate = || bench.controller.parts.standing.mandate().unwrap();
+    let (first, second, third) = (mandate(), mandate(), mandate());
+    let request = |dry_run| v1::SetIntentRequest {
+        hosts: vec!["h1".to_owned()],
+        kind: v1::IntentKind::Drain.into(),
+        dry_run,
+        ..Default::default()
+    };
+    let controller = &mut bench.controller;
+    let unknown = controller
+        .set_intent(Ok(first), request(true), "alice")
+        .await;
+    assert!(
+        matches!(unknown, Err(WriteError::NotFound(_))),
+        "{unknown:?}"
+    );
+    let facts = crate::core::tests::facts("h1");
+    controller.fleet.hosts.insert(facts.name.clone(), facts);
+    let dry = controller
+        .set_intent(Ok(second), request(true), "alice")
+        .await;
+    assert_eq!(dry.unwrap().intents[0].by, "alice");
+    assert!(controller.fleet.intents.is_empty(), "nothing was asked for");
+    let written = controller
+        .set_intent(Ok(third), request(false), "alice")
+        .await;
+    assert!(matches!(written, Err(WriteError::Commit(_))), "{written:?}");
+    assert!(controller.fleet.intents.is_empty(), "etcd is not there");
+}

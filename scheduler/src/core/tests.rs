@@ -24,7 +24,7 @@ pub(super) fn host(name: &str) -> HostName {
     name.parse().unwrap()
 }
 
-pub(super) fn facts(name: &str) -> HostFacts {
+pub(crate) fn facts(name: &str) -> HostFacts {
     HostFacts {
         name: host(name),
         agent_address: format!("{name}:7441"),
