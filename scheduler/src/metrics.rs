@@ -615,4 +615,41 @@ mod tests {
             .collect();
         assert_eq!(hosts, BTreeSet::from(["h2", "h3"]));
     }
+
+    #[test]
+    fn a_drain_that_is_over_leaves_no_series_behind() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let host: HostName = "h1".parse().unwrap();
+        let entry = IntentEntry {
+            kind: crate::observe::IntentKind::Drain,
+            message: v1::Intent::default(),
+            mod_revision: 1,
+        };
+        let drain = Drain {
+            state: crate::core::drains::DrainState::Stuck,
+            left: 3,
+            moving: 0,
+            shut_off_stay: 0,
+            obstacles: vec![],
+            holds: vec![],
+            overdue: true,
+        };
+        let shown = |name: &str| -> Vec<f64> {
+            let gathered = registry.gather();
+            let family = gathered.iter().find(|family| family.name() == name);
+            let values = family.into_iter().flat_map(|f| f.get_metric());
+            values
+                .map(|metric| metric.get_gauge().get_value())
+                .collect()
+        };
+        metrics.drains(&[(&host, &entry, drain)]);
+        assert_eq!(shown("evenkeel_drain_guests_left"), [3.0]);
+        assert_eq!(shown("evenkeel_drain_overdue"), [1.0]);
+        assert_eq!(shown("evenkeel_drains").iter().sum::<f64>(), 1.0);
+        metrics.drains(&[]);
+        assert!(shown("evenkeel_drain_guests_left").is_empty());
+        assert!(shown("evenkeel_drain_overdue").is_empty());
+        assert_eq!(shown("evenkeel_drains"), [0.0; 4], "every state is told");
+    }
 }

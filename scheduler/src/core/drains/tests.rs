@@ -446,3 +446,23 @@ fn who_left_because_of_a_drain_may_come_back() {
     remember(&mut bench, 1, &[("balance", Outcome::Done, now_ms)]);
     assert_eq!(away(&mut bench), ["h1"]);
 }
+
+#[test]
+fn a_cordoned_host_keeps_its_guests_and_takes_none() {
+    let mut bench = draining_in("automatic");
+    intend(&mut bench, v1::IntentKind::Cordon, |i| i.host = "h1".into());
+    let entry = bench.fleet.intents.remove(&host("h1")).unwrap();
+    bench.fleet.intents.insert(host("h2"), entry);
+    let assessment = bench.pass(60);
+    let states = assessment.snapshot.hosts.iter().map(|h| h.state);
+    let expected = [HostState::Active, HostState::Cordoned, HostState::Active];
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let (plan, _) = plan_and_choose(&mut bench);
+    assert!(!plan.steps.is_empty());
+    assert!(
+        plan.steps.iter().all(|step| step.to == "h3"),
+        "{:?}",
+        plan.steps
+    );
+    assert_eq!(stand(&bench.fleet, &assessment, &host("h2"), None), None);
+}
