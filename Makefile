@@ -31,13 +31,13 @@ test: setup ## every test, those in the lab included (root, Debian 12)
 	@sync # so that nothing of the build is still on its way to the disk that etcd writes to
 	$(RUN) PROPTEST_RNG_SEED=$(SEED) TESTS_NEED_ETCD=1 $(CARGO) test --workspace --no-fail-fast $(LAB)
 
-# make fault-test FAULT_SEEDS=1,2,3 injects as many of each seed.
+# make fault-test FAULT_SEEDS='1 2 3' injects as many of each seed; FAULT_CASE=kill/leader only those, FAULT_CASE=34 that one.
 FAULT_SEEDS ?= 1
 FAULT_COUNT ?= 120
 fault-test: setup ## faults injected into migrations: half an hour, FAULT_SEEDS=1 FAULT_COUNT=120 (root)
 	$(CARGO) build --workspace --bins
 	$(RUN) $(CARGO) test -p evenkeel-tests $(LAB) --test faults -- \
-		--seeds $(FAULT_SEEDS) --count $(FAULT_COUNT) --into docs/reference/faults.md
+		$(FAULT_SEEDS:%=--seeds %) --count $(FAULT_COUNT) $(or $(FAULT_CASE),--into $(CURDIR)/docs/reference/faults.md)
 
 test-fast: setup-build ## every test that needs neither root nor the lab
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace

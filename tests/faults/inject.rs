@@ -1,19 +1,27 @@
 //! Injecting a fault and taking it back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use evenkeel_tests::books::{Books, Entry};
+use evenkeel_tests::lab::Primed;
 use evenkeel_tests::processes::signal;
 use evenkeel_tests::{Lab, until, wait_for};
 use rustix::process::{Pid, Signal};
 
-use crate::plan::{Case, Kind, Victim};
+use crate::plan::{Case, Kind, Moment, Victim};
 
 /// How long a stopped process stays stopped.
 const STOPPED: Duration = Duration::from_secs(15);
+/// How long what was killed stays dead.
+const DEAD: Duration = Duration::from_secs(1);
 /// How long a link stays cut or slow: longer than libvirt's shortened patience.
 const CUT: Duration = Duration::from_secs(8);
 /// How long a host stays without power.
 const OFF: Duration = Duration::from_secs(6);
+/// A moment comes within this time, or never.
+const COMES: Duration = Duration::from_secs(10);
+/// Between two looks at libvirt's books.
+const GLANCE: Duration = Duration::from_micros(500);
 /// A QEMU that is to be hit is there within this time, or never.
 const THERE: Duration = Duration::from_millis(1500);
 /// What was killed has died, and starts again, within this time.
@@ -38,8 +46,11 @@ struct Hit {
 pub(crate) struct Injected {
     /// When, milliseconds since the Unix epoch.
     pub(crate) at_ms: i64,
+    /// What libvirt's books said of the guest just before, at source and target.
+    pub(crate) books: (Entry, Entry),
     hit: Hit,
-    links: Vec<Vec<String>>,
+    /// The words that take it back, where that is no signal.
+    mend: Option<Vec<String>>,
     lasts: Duration,
 }
 
@@ -97,6 +108,7 @@ fn aim(lab: &Lab, case: &Case, scene: &Scene) -> Hit {
         | Victim::LeaderToEtcd
         | Victim::MigrationNetwork
         | Victim::ManagementNetwork
+        | Victim::LeaderNetwork
         | Victim::Source
         | Victim::Target => Hit {
             processes: vec![],
@@ -123,68 +135,112 @@ fn link(case: &Case, scene: &Scene) -> (Vec<String>, Vec<String>) {
             pair(&["link", source, "migration"], "400kbit", "full")
         }
         (Victim::MigrationNetwork, _) => pair(&["link", source, "migration"], "down", "up"),
+        (Victim::ManagementNetwork, Kind::Cut) => pair(&["link", source, "mgmt"], "down", "up"),
+        (Victim::LeaderNetwork, _) => pair(&["link", leader, "mgmt"], "400kbit", "full"),
         (Victim::Source, _) => pair(&["host", source], "off", "on"),
         (Victim::Target, _) => pair(&["host", target], "off", "on"),
         _ => pair(&["link", source, "mgmt"], "400kbit", "full"),
     }
 }
 
-/// Injects the fault of a case, `delay` after now.
-pub(crate) fn inject(lab: &Lab, case: &Case, scene: &Scene) -> Injected {
-    let delay = Duration::from_millis(case.delay_ms);
-    match case.kind {
-        Kind::Kill | Kind::Stop => {
-            let mut hit = aim(lab, case, scene);
-            std::thread::sleep(delay);
-            if case.victim == Victim::TargetQemu {
-                hit = arriving(lab, case, scene);
-            }
-            let blow = if case.kind == Kind::Kill {
-                Signal::KILL
-            } else {
-                Signal::STOP
-            };
-            let at_ms = evenkeel_daemon::unix_ms();
-            signal(&hit.processes, blow);
-            Injected {
-                at_ms,
-                hit,
-                links: vec![],
-                lasts: if case.kind == Kind::Stop {
-                    STOPPED
-                } else {
-                    Duration::from_secs(1)
-                },
-            }
+/// A fault that can be injected within milliseconds.
+pub(crate) struct Ready<'a> {
+    lab: &'a Lab,
+    case: &'a Case,
+    scene: &'a Scene,
+    hit: Hit,
+    /// What cuts, slows or switches off, and the words that take it back.
+    primed: Option<(Primed, Vec<String>)>,
+    /// libvirt's books about the guest at source and target.
+    books: (Books, Books),
+}
+
+/// Makes the fault of a case ready.
+pub(crate) fn make_ready<'a>(lab: &'a Lab, case: &'a Case, scene: &'a Scene) -> Ready<'a> {
+    let by_signal = matches!(case.kind, Kind::Kill | Kind::Stop);
+    let primed = (!by_signal).then(|| {
+        let (down, up) = link(case, scene);
+        let down: Vec<&str> = down.iter().map(String::as_str).collect();
+        (lab.prime(&down), up)
+    });
+    Ready {
+        lab,
+        case,
+        scene,
+        hit: aim(lab, case, scene),
+        primed,
+        books: (
+            lab.books(&scene.source, &scene.guest),
+            lab.books(&scene.target, &scene.guest),
+        ),
+    }
+}
+
+impl Ready<'_> {
+    /// Waits for the moment and the delay of the case, then strikes.
+    pub(crate) fn strike(mut self) -> Injected {
+        self.await_moment();
+        std::thread::sleep(Duration::from_millis(self.case.delay_ms));
+        if self.case.victim == Victim::TargetQemu {
+            self.hit = arriving(self.lab, self.case, self.scene);
         }
-        Kind::Cut | Kind::Slow | Kind::PowerOff => {
-            let (down, up) = link(case, scene);
-            std::thread::sleep(delay);
-            let at_ms = evenkeel_daemon::unix_ms();
-            fault(lab, &down);
-            Injected {
-                at_ms,
-                hit: Hit {
-                    processes: vec![],
-                    restart: vec![],
-                },
-                links: vec![up],
-                lasts: if case.kind == Kind::PowerOff {
-                    OFF
-                } else {
-                    CUT
-                },
+        let at_ms = evenkeel_daemon::unix_ms();
+        let books = (self.books.0.read(), self.books.1.read());
+        let blow = match self.case.kind {
+            Kind::Kill => Some((Signal::KILL, DEAD)),
+            Kind::Stop => Some((Signal::STOP, STOPPED)),
+            Kind::Cut | Kind::Slow | Kind::PowerOff => None,
+        };
+        let mut lasts = if self.case.kind == Kind::PowerOff {
+            OFF
+        } else {
+            CUT
+        };
+        if let Some((blow, long)) = blow {
+            signal(&self.hit.processes, blow);
+            lasts = long;
+        }
+        let mend = self.primed.map(|(primed, mend)| {
+            primed.go();
+            mend
+        });
+        Injected {
+            at_ms,
+            books,
+            hit: self.hit,
+            mend,
+            lasts,
+        }
+    }
+
+    /// Until the moment has come, or the migration is over without it.
+    fn await_moment(&self) {
+        let (limit, mut begun) = (Instant::now() + COMES, false);
+        while Instant::now() < limit {
+            let (source, target) = (self.books.0.read(), self.books.1.read());
+            let is_over = begun && source.phase.is_empty();
+            begun |= !source.phase.is_empty();
+            let has_come = match self.case.moment {
+                Moment::Asked | Moment::Called | Moment::Copied => true,
+                Moment::Prepare => !target.phase.is_empty(),
+                Moment::Stopped => begun && source.state == "paused",
+                Moment::Finish => target.phase == "finish3" || source.phase == "confirm3",
+                Moment::Confirm => source.phase == "confirm3",
+            };
+            if has_come || is_over {
+                return;
             }
+            std::thread::sleep(GLANCE);
         }
     }
 }
 
 /// The target's half, which comes a moment after the order; none when it never does.
 fn arriving(lab: &Lab, case: &Case, scene: &Scene) -> Hit {
-    let until = std::time::Instant::now() + THERE;
+    let until = Instant::now() + THERE;
     loop {
         let hit = aim(lab, case, scene);
-        if !hit.processes.is_empty() || std::time::Instant::now() >= until {
+        if !hit.processes.is_empty() || Instant::now() >= until {
             return hit;
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -194,7 +250,7 @@ fn arriving(lab: &Lab, case: &Case, scene: &Scene) -> Hit {
 impl Injected {
     /// Whether there was anything to hit.
     pub(crate) fn has_hit(&self) -> bool {
-        !self.hit.processes.is_empty() || !self.links.is_empty()
+        !self.hit.processes.is_empty() || self.mend.is_some()
     }
 
     /// Waits as long as the fault lasts, then takes it back: lets go on, starts again, mends.
@@ -212,8 +268,8 @@ impl Injected {
                 }
             }
             Kind::Cut | Kind::Slow | Kind::PowerOff => {
-                for up in &self.links {
-                    fault(lab, up);
+                if let Some(mend) = &self.mend {
+                    fault(lab, mend);
                 }
             }
         }

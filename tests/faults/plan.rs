@@ -15,6 +15,25 @@ pub(crate) enum Phase {
     HandOver,
 }
 
+/// What a fault waits for, in the order in which it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Moment {
+    /// The order is asked for.
+    Asked,
+    /// The target's libvirt has begun to make room for the guest.
+    Prepare,
+    /// The source's libvirt has been called.
+    Called,
+    /// The first bytes have gone over.
+    Copied,
+    /// The source has stopped the guest, for the last bytes to be sent.
+    Stopped,
+    /// All is sent, and the target is to take the guest up.
+    Finish,
+    /// The target has taken it up, and the source is to let it go.
+    Confirm,
+}
+
 /// What is hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Victim {
@@ -37,6 +56,8 @@ pub(crate) enum Victim {
     MigrationNetwork,
     /// The management network of the source: agents, etcd and libvirt's control connection.
     ManagementNetwork,
+    /// The leader's network: etcd and all agents.
+    LeaderNetwork,
     Source,
     Target,
 }
@@ -64,7 +85,9 @@ pub(crate) struct Case {
     pub(crate) kind: Kind,
     pub(crate) victim: Victim,
     pub(crate) phase: Phase,
-    /// How long after the phase has begun it hits, ms.
+    /// From when on the delay counts.
+    pub(crate) moment: Moment,
+    /// How long after that moment it hits, ms.
     pub(crate) delay_ms: u64,
     /// Which member of etcd is hit, from 1.
     pub(crate) member: usize,
@@ -80,7 +103,7 @@ pub(crate) enum Place {
 }
 
 /// Every fault that is injected, in each phase.
-pub(crate) const FAULTS: [(Kind, Victim); 26] = [
+pub(crate) const FAULTS: [(Kind, Victim); 28] = [
     (Kind::Kill, Victim::SourceAgent),
     (Kind::Kill, Victim::TargetAgent),
     (Kind::Kill, Victim::Leader),
@@ -102,7 +125,9 @@ pub(crate) const FAULTS: [(Kind, Victim); 26] = [
     (Kind::Cut, Victim::BetweenHosts),
     (Kind::Cut, Victim::SourceToEtcd),
     (Kind::Cut, Victim::LeaderToEtcd),
+    (Kind::Cut, Victim::ManagementNetwork),
     (Kind::Cut, Victim::MigrationNetwork),
+    (Kind::Slow, Victim::LeaderNetwork),
     (Kind::Slow, Victim::MigrationNetwork),
     (Kind::Slow, Victim::ManagementNetwork),
     (Kind::PowerOff, Victim::Source),
@@ -169,13 +194,15 @@ pub(crate) fn cases(seed: u64, count: usize) -> Vec<Case> {
             .collect();
         dice.shuffle(&mut round);
         for (kind, victim, phase) in round {
+            let (moment, delay_ms) = aim(&mut dice, phase);
             cases.push(Case {
                 seed,
                 number: cases.len() + 1,
                 kind,
                 victim,
                 phase,
-                delay_ms: delay_ms(&mut dice, phase),
+                moment,
+                delay_ms,
                 member: 1 + dice.below(3),
             });
         }
@@ -184,15 +211,27 @@ pub(crate) fn cases(seed: u64, count: usize) -> Vec<Case> {
     cases
 }
 
-/// Preparing takes some 30 ms and handing over an idle guest some 300 ms, which begin about 150 ms after libvirt was
-/// called.
-fn delay_ms(dice: &mut Dice, phase: Phase) -> u64 {
-    let (least, spread) = match phase {
-        Phase::Preparation => (0, 60),
-        Phase::Copying => (0, 2_000),
-        Phase::HandOver => (60, 450),
+/// When a fault is to hit, ms after what. The spreads are as long as it takes in the lab until the next moment:
+/// Evenkeel prepares within some 30 ms; an idle guest stands still for some 50 ms, is taken up within 15, and let go
+/// of within 200.
+fn aim(dice: &mut Dice, phase: Phase) -> (Moment, u64) {
+    let moments: &[(Moment, usize, usize)] = match phase {
+        Phase::Preparation => &[
+            (Moment::Asked, 0, 60),
+            (Moment::Asked, 0, 60),
+            (Moment::Prepare, 0, 300),
+        ],
+        Phase::Copying => &[(Moment::Copied, 0, 2_000)],
+        Phase::HandOver => &[
+            (Moment::Called, 60, 450),
+            (Moment::Stopped, 0, 50),
+            (Moment::Finish, 0, 15),
+            (Moment::Confirm, 0, 150),
+        ],
     };
-    least + u64::try_from(dice.below(spread)).unwrap_or(0)
+    let (moment, least, spread) = moments[dice.below(moments.len())];
+    let delay = least + dice.below(spread);
+    (moment, u64::try_from(delay).unwrap_or(0))
 }
 
 impl fmt::Display for Case {
@@ -215,6 +254,15 @@ names!(Phase {
     Preparation = "preparation",
     Copying = "copying",
     HandOver = "hand-over",
+});
+names!(Moment {
+    Asked = "asked",
+    Prepare = "prepare",
+    Called = "called",
+    Copied = "copied",
+    Stopped = "stopped",
+    Finish = "finish",
+    Confirm = "confirm",
 });
 names!(Kind {
     Kill = "kill",
@@ -243,6 +291,7 @@ names!(Victim {
     LeaderToEtcd = "leader-to-etcd",
     MigrationNetwork = "migration-network",
     ManagementNetwork = "management-network",
+    LeaderNetwork = "leader-network",
     Source = "source",
     Target = "target",
 });

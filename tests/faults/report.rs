@@ -17,22 +17,22 @@ const END: &str = "<!-- end -->";
 pub(crate) fn line(done: &Done) -> String {
     let case = &done.case;
     let head = format!(
-        "fault {:>3} of seed {}  {case} +{} ms",
-        case.number, case.seed, case.delay_ms
+        "fault {:>3} of seed {}  {case} {} +{} ms",
+        case.number, case.seed, case.moment, case.delay_ms
     );
     match &done.verdict {
         Ok(verdict) => {
             let left = verdict.left.as_ref();
             let left = left.map(|left| format!("; libvirt: {left}, told"));
             format!(
-                "{head:<62} {} ({}){} in {:.0} s",
+                "{head:<72} {} ({}){} in {:.0} s",
                 verdict.place,
                 verdict.said,
                 left.unwrap_or_default(),
                 verdict.took.as_secs_f64()
             )
         }
-        Err(why) => format!("{head:<62} WRONG: {why}"),
+        Err(why) => format!("{head:<72} WRONG: {why}"),
     }
 }
 
@@ -46,10 +46,18 @@ pub(crate) fn summary(done: &[Done], seeds: &[u64], took: Duration) -> String {
         let verdict = done.verdict.as_ref();
         verdict.is_ok_and(|verdict| verdict.left.is_some())
     });
+    let aimed = done
+        .iter()
+        .filter(|done| done.case.phase == Phase::HandOver);
+    let inside = aimed.clone().filter(|done| {
+        let verdict = done.verdict.as_ref();
+        verdict.is_ok_and(|verdict| verdict.is_in_hand_over)
+    });
     let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
     format!(
         "{} faults, seeds {}, {:.0} min: {} went wrong. {} hit before the migration was over, {} when it had just been, \
-         {} kept it from being ordered, {} found nothing to hit. After {} libvirt had left something behind, which was \
+         {} kept it from being ordered, {} found nothing to hit. Of {} that were aimed at the hand-over {} hit while the guest had been stopped at the source and \
+         was not let go of. After {} libvirt had left something behind, which was \
          told.\n\nWhere the guest may be afterwards:\n\n{}\nWhere it was, and how often:\n\n{}",
         done.len(),
         seeds.join(", "),
@@ -59,6 +67,8 @@ pub(crate) fn summary(done: &[Done], seeds: &[u64], took: Duration) -> String {
         hits(Hit::After),
         hits(Hit::NotOrdered),
         hits(Hit::Nothing),
+        aimed.count(),
+        inside.count(),
         left.count(),
         table(|kind, victim, phase| {
             let places = allowed(kind, victim, phase).iter();

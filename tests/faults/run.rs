@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_proto::v1::{self, MigrationPhase};
+use evenkeel_tests::books::Entry;
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::{answer, ask, phase_of};
 use evenkeel_tests::{Lab, until, wait_for};
 
-use crate::inject::{Scene, inject};
+use crate::inject::{Scene, make_ready};
 use crate::plan::{Case, Phase, Place, allowed, may_be_left_double};
 
 /// The migration's link while memory is to be copied.
@@ -22,8 +23,13 @@ const SOON: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(240);
 /// What is wrong is told within one control cycle and a report.
 const TOLD: Duration = Duration::from_secs(45);
+/// Who was going to start a dead guest would have done so: several control cycles.
+const STAYS: Duration = Duration::from_secs(5);
 /// Between two looks at a migration that is not settled.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// What libvirt may leave at worst.
+const TWICE: &str = "ran twice";
 
 /// When a fault came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub(crate) enum Hit {
 pub(crate) struct Verdict {
     pub(crate) place: Place,
     pub(crate) hit: Hit,
+    /// Whether the guest had been stopped at the source, and was not let go of yet.
+    pub(crate) is_in_hand_over: bool,
     /// How the migration ended by Evenkeel's word, and when it was hit.
     pub(crate) said: String,
     /// What libvirt left behind, told by Evenkeel and decided by an operator.
@@ -58,6 +66,15 @@ struct Struck {
     has_hit: bool,
     /// When, milliseconds since the Unix epoch.
     at_ms: i64,
+    /// What libvirt's books said of the guest just before, at source and target.
+    books: (Entry, Entry),
+}
+
+impl Struck {
+    /// Whether the guest had been stopped at the source, and was not let go of yet.
+    fn is_in_hand_over(&self) -> bool {
+        self.has_hit && self.books.0.state == "paused"
+    }
 }
 
 /// The guest that cases move about, one at a time.
@@ -118,7 +135,8 @@ impl Stage {
         self.wait_until_it_may_move(&scene);
         let struck = self.strike(case, &scene);
         let settled = self.settle(case, &scene)?;
-        let place = self.judge(case, &scene)?;
+        let place = self.judge(case, &scene, settled.as_deref())?;
+        self.must_hold_nothing()?;
         let (hit, said) = self.told(&struck, &scene);
         self.go_on(&scene, place)?;
         if settled.is_some() {
@@ -129,6 +147,7 @@ impl Stage {
         Ok(Verdict {
             place,
             hit,
+            is_in_hand_over: struck.is_in_hand_over(),
             said,
             left: settled,
             took: began.elapsed(),
@@ -146,10 +165,11 @@ impl Stage {
             let asked = lab.migrate(Caller::Operator, &scene.leader, &scene.guest, &scene.target);
             asked.ok().map(|order| order.id)
         };
+        let ready = make_ready(lab, case, scene);
         let (id, injected) = match case.phase {
             Phase::Preparation => std::thread::scope(|scope| {
                 let ordering = scope.spawn(order);
-                let injected = inject(lab, case, scene);
+                let injected = ready.strike();
                 (ordering.join().unwrap_or_default(), injected)
             }),
             Phase::Copying | Phase::HandOver => {
@@ -163,15 +183,21 @@ impl Stage {
                         && (copied || case.phase == Phase::HandOver)
                 });
                 assert!(begun, "the copy did not begin");
-                (Some(id), inject(lab, case, scene))
+                (Some(id), ready.strike())
             }
         };
         let (has_hit, at_ms) = (injected.has_hit(), injected.at_ms);
+        let books = injected.books.clone();
         injected.heal(lab, case.kind);
         if slow {
             lab.full_speed(&scene.source);
         }
-        Struck { id, has_hit, at_ms }
+        Struck {
+            id,
+            has_hit,
+            at_ms,
+            books,
+        }
     }
 
     /// Waits until nothing of the migration is open; decides as an operator would what libvirt cannot.
@@ -226,7 +252,7 @@ impl Stage {
                 return Err(format!("it runs twice: {here}, {there}"));
             }
             lab.run(&["virsh", &scene.source, "destroy", &scene.guest]);
-            return Ok(Some("ran twice".to_owned()));
+            return Ok(Some(TWICE.to_owned()));
         }
         let paused = here.starts_with("paused") && there.starts_with("running");
         if !paused {
@@ -250,7 +276,7 @@ impl Stage {
     }
 
     /// Where the guest is now, which must be one of the places allowed, by libvirt and by its heart.
-    fn judge(&self, case: &Case, scene: &Scene) -> Result<Place, String> {
+    fn judge(&self, case: &Case, scene: &Scene, settled: Option<&str>) -> Result<Place, String> {
         let lab = &self.lab;
         let on = lab.running_on(&scene.guest);
         let place = match on.as_slice() {
@@ -264,11 +290,11 @@ impl Stage {
             return Err(format!("it is at {place}, allowed: {places:?}"));
         }
         let heart = lab.heart(&scene.guest);
-        let may_double = may_be_left_double(case.victim, case.phase);
-        if !heart.counted_twice.is_empty() && !may_double {
+        let was_told = settled.is_some_and(|left| left == TWICE);
+        if !heart.counted_twice.is_empty() && !was_told {
             return Err(format!("its heart beat twice: {:?}", heart.counted_twice));
         }
-        if heart.beats.windows(2).any(|pair| pair[1].n < pair[0].n) && !may_double {
+        if heart.beats.windows(2).any(|pair| pair[1].n < pair[0].n) && !was_told {
             return Err("its heart's count went back: it was started again".to_owned());
         }
         if place == Place::Dead {
@@ -295,10 +321,43 @@ impl Stage {
             let views = self.lab.guest_views(&leader);
             let shown = views.iter().find(|view| view.name == scene.guest);
             if shown.is_none_or(|view| view.state == "shutoff") {
-                return Ok(());
+                return self.must_stay_dead(scene);
             }
             if Instant::now() > limit {
                 return Err(format!("it is dead, and shown as {shown:?}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Nobody has started it again once some control cycles have gone by.
+    fn must_stay_dead(&self, scene: &Scene) -> Result<(), String> {
+        let count = self.lab.heart(&scene.guest).beats.len();
+        std::thread::sleep(STAYS);
+        let on = self.lab.running_on(&scene.guest);
+        if on.is_empty() && self.lab.heart(&scene.guest).beats.len() == count {
+            Ok(())
+        } else {
+            Err(format!("it was dead, and was started again on {on:?}"))
+        }
+    }
+
+    /// Neither host keeps memory back for the migration that is over.
+    fn must_hold_nothing(&self) -> Result<(), String> {
+        let limit = Instant::now() + TOLD;
+        loop {
+            let held = ["10.90.0.11:9641", "10.90.0.12:9641"].map(|agent| {
+                let metrics = self.lab.http_get(agent, "/metrics");
+                let mut lines = metrics.lines();
+                let line = lines.find(|line| line.starts_with("evenkeel_agent_reserved_bytes{"));
+                let bytes = line.and_then(|line| line.split(' ').next_back());
+                bytes.unwrap_or("unknown").to_owned()
+            });
+            if held.iter().all(|bytes| bytes == "0") {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(format!("memory is still reserved, bytes: {held:?}"));
             }
             std::thread::sleep(LOOK);
         }
@@ -339,7 +398,9 @@ impl Stage {
             (true, _) if before < 0 => (Hit::After, format!("hit {} ms after its end", -before)),
             (true, _) => (Hit::Before, format!("hit {before} ms before its end")),
         };
-        (hit, format!("{}, {when}", self.ended(id)))
+        let (here, there) = &struck.books;
+        let said = format!("{}, {when}: {here} / {there}", self.ended(id));
+        (hit, said)
     }
 
     /// How the migration ended, by the leader's word.

@@ -1,8 +1,9 @@
 //! Bringing labs up and down, and the verbs of `deploy/lab/lab`.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -156,6 +157,23 @@ impl Lab {
         self.run(&[&["fault"], words].concat());
     }
 
+    /// `lab fault WORDS`, all but done: [`Primed::go`] does it within milliseconds.
+    #[must_use]
+    pub fn prime(&self, words: &[&str]) -> Primed {
+        let mut command = self.command(&[&["fault", "--on-line"], words].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the lab's command");
+        let mut said = String::new();
+        let output = child.stdout.take().expect("its output");
+        let read = BufReader::new(output).read_line(&mut said);
+        assert!(
+            read.is_ok() && said.trim() == "ready",
+            "lab fault {}: {said}",
+            words.join(" ")
+        );
+        Primed { child }
+    }
+
     /// Names and process ids of all daemons; a crash shows as a missing or another one.
     #[must_use]
     pub fn daemons(&self) -> Vec<(String, Option<u64>)> {
@@ -200,6 +218,21 @@ impl Drop for Lab {
         if !down.status.success() && !std::thread::panicking() {
             panic!("lab down: {}", String::from_utf8_lossy(&down.stderr));
         }
+    }
+}
+
+/// A fault that waits for the word. Dropped without it, the fault is injected, too: its input ends.
+#[derive(Debug)]
+pub struct Primed {
+    child: Child,
+}
+
+impl Primed {
+    /// Injects it; returns when it stands.
+    pub fn go(mut self) {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().expect("the lab's command ends");
+        assert!(status.success(), "a fault was not injected: {status}");
     }
 }
 

@@ -11,6 +11,7 @@
     reason = "a harness fails its test by panicking"
 )]
 
+pub mod books;
 pub mod etcd;
 pub mod guests;
 pub mod lab;

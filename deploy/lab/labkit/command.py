@@ -319,7 +319,8 @@ def run_fleet(lab, args):
 
 def add_fault_verbs(verbs):
     verb(verbs, 'fault', run_fault, 'break or mend something (see below)',
-         ('kind', {'choices': (*faults.PROCESSES, 'link', 'part', 'host')}), ('words', {'nargs': '+'}))
+         ('kind', {'choices': (*faults.PROCESSES, 'link', 'part', 'host')}), ('words', {'nargs': '+'}),
+         ('--on-line', {'action': 'store_true', 'help': "print 'ready', and do it once a line comes in: at once, then"}))
 
 
 def run_fault(lab, args):
@@ -332,4 +333,7 @@ def run_fault(lab, args):
     handler, count = handlers.get(args.kind, (lambda lab, *w: faults.process(lab, args.kind, *w), 2))
     if len(words) != count:
         raise LabError(f"'fault {args.kind}' takes {count} words; see lab --help")
+    if args.on_line:
+        print('ready', flush=True)
+        sys.stdin.readline()
     return handler(lab, *words)
