@@ -76,22 +76,24 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         let mut said = answer.words;
         if word.discard_source {
             said.push_str("; ");
-            said.push_str(&self.discard(guest).await);
+            said.push_str(&self.discard(&standing).await);
         }
         Ok(said)
     }
 
-    async fn discard(&self, guest: &GuestId) -> String {
-        let id = guest.clone();
-        match self.calls.call(move |h| h.discard_half(&id)).await {
-            Ok(()) => {
-                tracing::warn!(%guest, "paused half destroyed on an operator's order");
-                format!("the paused half on {} was destroyed", self.host)
-            }
-            Err(error) => {
-                tracing::error!(%guest, %error, "the paused half could not be destroyed");
-                format!("the paused half could not be destroyed: {error}")
-            }
+    /// Destroys the half that is left paused here, and the definition that stays of it; says what was done.
+    async fn discard(&self, order: &Order) -> String {
+        let (guest, id) = (&order.guest, order.guest.clone());
+        if let Err(error) = self.calls.call(move |h| h.discard_half(&id)).await {
+            tracing::error!(%guest, %error, "the paused half could not be destroyed");
+            return format!("the paused half could not be destroyed: {error}");
+        }
+        tracing::warn!(%guest, "paused half destroyed on an operator's order");
+        let destroyed = format!("the paused half on {} was destroyed", self.host);
+        // The task tidies at its end, when the half may still have been there.
+        match self.try_tidy(order).await {
+            Ok(()) => destroyed,
+            Err(why) => format!("{destroyed}, its definition was not: {why}"),
         }
     }
 

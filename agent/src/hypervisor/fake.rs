@@ -327,10 +327,20 @@ impl FakeHypervisor {
 
     /// Takes a guest away that is `wanted` here.
     fn remove(&self, id: &GuestId, wanted: Presence) -> Result<(), HypervisorError> {
+        self.end(id, wanted, false)
+    }
+
+    /// Ends a guest, whose definition may stay.
+    fn end(&self, id: &GuestId, wanted: Presence, stays: bool) -> Result<(), HypervisorError> {
         if self.guest(id, |g| g.presence)? != wanted {
             return Err(failed(ERR_OPERATION_INVALID, "domain is in another state"));
         }
-        self.world.set_presence(&self.host, id, Presence::Absent);
+        let left = if stays {
+            Presence::ShutOff
+        } else {
+            Presence::Absent
+        };
+        self.world.set_presence(&self.host, id, left);
         Ok(())
     }
 
@@ -424,7 +434,8 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn discard_half(&self, guest: &GuestId) -> Result<(), HypervisorError> {
-        self.remove(guest, Presence::PausedByMigration)
+        let is_persistent = self.is_persistent(guest)?;
+        self.end(guest, Presence::PausedByMigration, is_persistent)
     }
 
     fn definition(&self, guest: &GuestId) -> Result<String, HypervisorError> {

@@ -68,17 +68,23 @@ async fn an_operators_word_closes_what_the_hosts_cannot() {
 }
 
 #[tokio::test]
-async fn the_paused_half_is_destroyed_when_the_operator_says_so() {
-    let (bench, mut updates) = unknown(Ending::LeavesPausedSource).await;
-    let word = Word {
-        discard_source: true,
-        ..word(Place::Target)
-    };
-    let said = say(&bench, &word).await.unwrap();
-    assert!(said.contains("was destroyed"), "{said}");
-    until(&mut updates, ended).await;
-    assert_eq!(bench.at("h1"), Presence::Absent);
-    assert_eq!(bench.at("h2"), Presence::Running);
+async fn the_paused_half_goes_with_its_definition_when_the_operator_says_so() {
+    for (persistent, left) in [(true, Presence::Absent), (false, Presence::ShutOff)] {
+        let (bench, mut updates) = unknown(Ending::LeavesPausedSource).await;
+        bench
+            .world
+            .edit_counters("h2", &guest(), |c| c.persistent = persistent);
+        let word = Word {
+            discard_source: true,
+            ..word(Place::Target)
+        };
+        let said = say(&bench, &word).await.unwrap();
+        assert!(said.contains("was destroyed"), "{said}");
+        assert_eq!(said.contains("definition was not"), !persistent, "{said}");
+        until(&mut updates, ended).await;
+        assert_eq!(bench.at("h1"), left);
+        assert_eq!(bench.at("h2"), Presence::Running);
+    }
 }
 
 #[tokio::test]
