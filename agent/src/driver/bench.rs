@@ -276,6 +276,7 @@ fn quick() -> Timings {
         confirm: ms(5),
         ask: (ms(2), ms(8)),
         give_up: ms(60),
+        left_behind: ms(30),
         unknown: ms(15),
         abort: ms(5),
         figures: ms(50),

@@ -67,6 +67,9 @@ pub struct Timings {
     pub ask: (Duration, Duration),
     /// After this time without a settling answer the migration is `Unknown`.
     pub give_up: Duration,
+    /// After this time in which both hosts have answered, libvirt has had no job for it, and nothing was settled all the
+    /// same it is `Unknown`, too: libvirt has left a half behind, and nobody is tidying it up.
+    pub left_behind: Duration,
     /// Longest wait between askings of an unknown one.
     pub unknown: Duration,
     /// Between repeats of an abort: one that comes before libvirt's job has begun is lost.
@@ -83,6 +86,7 @@ impl Default for Timings {
             confirm: Duration::from_millis(500),
             ask: (Duration::from_millis(200), Duration::from_secs(5)),
             give_up: Duration::from_secs(60),
+            left_behind: Duration::from_secs(15),
             unknown: Duration::from_secs(15),
             abort: Duration::from_secs(1),
             figures: Duration::from_millis(500),

@@ -28,7 +28,10 @@ pub(super) struct Asker {
     first: Option<Instant>,
     /// The last answer that was logged.
     told: Option<Whereabouts>,
+    /// Since when both hosts have answered without settling it, and libvirt has had no job for it.
+    half_since: Option<Instant>,
     give_up: Duration,
+    left_behind: Duration,
     soon: Backoff,
     seldom: Backoff,
 }
@@ -39,7 +42,9 @@ impl Asker {
             pending: false,
             first: None,
             told: None,
+            half_since: None,
             give_up: timings.give_up,
+            left_behind: timings.left_behind,
             soon: Backoff::new(timings.ask.0, timings.ask.1),
             seldom: Backoff::new(timings.ask.1.min(timings.unknown), timings.unknown),
         }
@@ -64,11 +69,20 @@ impl Asker {
         })
     }
 
-    /// What an answer means to the machine: after a while without a settling one, that we gave up.
-    pub(super) fn answer(&mut self, state: &MigrationState, place: Whereabouts) -> Event {
+    /// What an answer means to the machine: after a while without a settling one, that we gave up. A half that libvirt
+    /// has left behind takes less of a while than a host that does not answer, or a job that is not over.
+    pub(super) fn answer(
+        &mut self,
+        state: &MigrationState,
+        place: Whereabouts,
+        has_job: bool,
+    ) -> Event {
         self.pending = false;
+        let is_half = place == Whereabouts::Unsettled && !has_job;
+        self.half_since = is_half.then(|| self.half_since.unwrap_or_else(Instant::now));
         let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
-        let long = self.first.is_some_and(|t| t.elapsed() >= self.give_up);
+        let over = |since: Option<Instant>, limit| since.is_some_and(|t| t.elapsed() >= limit);
+        let long = over(self.first, self.give_up) || over(self.half_since, self.left_behind);
         if open && long && matches!(state, MigrationState::Switching(_)) {
             Event::GaveUp
         } else {
@@ -91,6 +105,7 @@ impl Asker {
     /// A job is followed: when it is over, the asking begins anew.
     pub(super) fn begin_anew(&mut self) {
         self.first = None;
+        self.half_since = None;
         self.soon.reset();
         self.seldom.reset();
     }
@@ -111,12 +126,12 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
             // After a call that succeeded a job is a remnant or somebody else's.
             let outlives =
                 |job: &JobProgress| call != Some(CallResult::Ok) && copy::is_ours(job, over_ms);
-            let event = if answer.copies.as_ref().is_some_and(outlives) {
-                Event::JobSeen
+            let signal = if answer.copies.as_ref().is_some_and(outlives) {
+                Signal::Happened(Event::JobSeen, answer.words)
             } else {
-                Event::Asked(answer.place)
+                Signal::Answered(answer)
             };
-            drop(signals.send(Signal::Happened(event, answer.words)).await);
+            drop(signals.send(signal).await);
         });
     }
 }
@@ -124,7 +139,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 /// What an asking brought.
 #[derive(Debug)]
 pub(super) struct Answer {
-    place: Whereabouts,
+    pub(super) place: Whereabouts,
     /// What source and target said; `None`: no answer.
     pub(super) said: (Option<Presence>, Option<Presence>),
     /// Whether libvirt has a migration job for it here, or did not say.
@@ -281,4 +296,44 @@ pub(super) fn release<H: Hypervisor, R: Records, P: Peers>(
         }
         tracing::debug!(order = %order.id, to = %order.target, "release not heard; it expires");
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_types::CopyFacts;
+
+    fn asker() -> Asker {
+        Asker::new(&Timings::default())
+    }
+
+    /// Seconds of the same answer until it gives up.
+    async fn patience(place: Whereabouts, has_job: bool) -> u64 {
+        let (mut asker, state) = (asker(), MigrationState::Switching(CopyFacts::default()));
+        let began = Instant::now();
+        loop {
+            let wait = asker.begin(&state).unwrap();
+            tokio::time::sleep(wait).await;
+            if asker.answer(&state, place, has_job) == Event::GaveUp {
+                return began.elapsed().as_secs();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_that_is_left_behind_is_told_sooner_than_silence() {
+        assert!((15..30).contains(&patience(Whereabouts::Unsettled, false).await));
+        assert!((60..75).contains(&patience(Whereabouts::Unsettled, true).await));
+        assert!((60..75).contains(&patience(Whereabouts::Unanswered, true).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_must_have_been_left_all_the_time() {
+        let (mut asker, state) = (asker(), MigrationState::Switching(CopyFacts::default()));
+        for has_job in [false, true, false] {
+            let event = asker.answer(&state, Whereabouts::Unsettled, has_job);
+            assert_eq!(event, Event::Asked(Whereabouts::Unsettled));
+            tokio::time::sleep(Duration::from_secs(14)).await;
+        }
+    }
 }

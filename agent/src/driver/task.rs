@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::settle::Asker;
+use super::settle::{Answer, Asker};
 use super::write::{Draft, write_journal};
 use super::{Driver, Updates, copy, settle};
 use crate::hypervisor::disks::LocalDisk;
@@ -27,6 +27,8 @@ const DETAIL: usize = 512;
 pub(super) enum Signal {
     /// Something happened, with words for people.
     Happened(Event, String),
+    /// Both hosts were asked.
+    Answered(Answer),
     /// The target has prepared; these disks go along.
     Ready(Prepared, Vec<LocalDisk>),
     /// The running job's figures.
@@ -140,9 +142,10 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     async fn take(&mut self, signal: Signal, events: &mut Events) {
         match signal {
-            Signal::Happened(Event::Asked(place), said) => {
+            Signal::Answered(answer) => {
+                let (place, said) = (answer.place, answer.words);
                 self.asker.log(&self.order, place, &said);
-                let event = self.asker.answer(&self.state, place);
+                let event = self.asker.answer(&self.state, place, answer.has_job);
                 // Kept where a person must look; otherwise the outcome says it all.
                 let needs_a_person = event == Event::GaveUp
                     || matches!(place, Whereabouts::Both | Whereabouts::Nowhere);
