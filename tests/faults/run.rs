@@ -204,7 +204,8 @@ impl Stage {
     fn settle(&self, case: &Case, scene: &Scene) -> Result<Option<String>, String> {
         let lab = &self.lab;
         let uuid = lab.uuid(&scene.guest);
-        let (began, mut left, mut doubled) = (Instant::now(), None, None::<Instant>);
+        let (began, mut left, mut wrong) = (Instant::now(), None, None::<Instant>);
+        let books = [&scene.source, &scene.target].map(|host| lab.books(host, &scene.guest));
         loop {
             let open = lab.orders().iter().any(|order| order.guest_uuid == uuid);
             let journal = lab.journal(&scene.source, &uuid);
@@ -217,13 +218,13 @@ impl Stage {
                 j.state
                     .is_some_and(|s| s.phase() == MigrationPhase::Unknown)
             });
-            if on.len() == 2 {
-                let since = *doubled.get_or_insert_with(Instant::now);
-                if !told && since.elapsed() > TOLD {
-                    return Err("it runs on both hosts, and nobody says so".to_owned());
-                }
-            } else {
-                doubled = None;
+            let [here, there] = books.each_ref().map(|books| books.read().state);
+            let is_wrong = on.len() == 2 || (here == "paused" && there == "running");
+            wrong = is_wrong.then(|| wrong.unwrap_or_else(Instant::now));
+            if !told && wrong.is_some_and(|since| since.elapsed() > TOLD) {
+                return Err(format!(
+                    "it runs on {on:?}, its halves are {here}, {there}, and nobody says so"
+                ));
             }
             if told && left.is_none() {
                 left = self.decide(case, scene, &on)?;
