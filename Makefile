@@ -34,7 +34,7 @@ test: setup ## every test, those in the lab included (root, Debian 12)
 # make fault-test FAULT_SEEDS='1 2 3' injects as many of each seed; FAULT_CASE=kill/leader only those, FAULT_CASE=34 that one.
 FAULT_SEEDS ?= 1
 FAULT_COUNT ?= 120
-fault-test: setup ## faults injected into migrations: half an hour, FAULT_SEEDS=1 FAULT_COUNT=120 (root)
+fault-test: setup ## faults injected into migrations: 15 min, FAULT_SEEDS=1 FAULT_COUNT=120 (root)
 	$(CARGO) build --workspace --bins
 	$(RUN) $(CARGO) test -p evenkeel-tests $(LAB) --test faults -- \
 		$(FAULT_SEEDS:%=--seeds %) --count $(FAULT_COUNT) $(or $(FAULT_CASE),--into $(CURDIR)/docs/reference/faults.md)

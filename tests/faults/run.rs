@@ -252,6 +252,8 @@ impl Stage {
             if !may {
                 return Err(format!("it runs twice: {here}, {there}"));
             }
+            let named = format!("{} runs on", scene.guest);
+            self.must_be_shown(|status| status.troubles.iter().any(|t| t.starts_with(&named)))?;
             lab.run(&["virsh", &scene.source, "destroy", &scene.guest]);
             return Ok(Some(TWICE.to_owned()));
         }
@@ -262,6 +264,7 @@ impl Stage {
         if !may {
             return Err(format!("the source was left paused: {here}, {there}"));
         }
+        self.must_be_shown(|status| status.migrations_unknown > 0)?;
         lab.run(&[
             "evenkeel",
             "guest",
@@ -274,6 +277,23 @@ impl Stage {
             "fault suite",
         ]);
         Ok(Some("source left paused".to_owned()))
+    }
+
+    /// What is wrong stands in the leader's status.
+    fn must_be_shown(&self, is_shown: impl Fn(&v1::Status) -> bool) -> Result<(), String> {
+        let limit = Instant::now() + TOLD;
+        loop {
+            let status = self.lab.status_of(&self.lab.some_leader());
+            if is_shown(&status) {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(format!(
+                    "the journal is unknown, and the status says: {status:?}"
+                ));
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Where the guest is now, which must be one of the places allowed, by libvirt and by its heart.
