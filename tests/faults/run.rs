@@ -137,7 +137,7 @@ impl Stage {
         let settled = self.settle(case, &scene)?;
         let place = self.judge(case, &scene, settled.as_deref())?;
         self.must_hold_nothing()?;
-        let (hit, said) = self.told(&struck, &scene);
+        let (hit, said) = self.told(&struck, &scene, place)?;
         self.go_on(&scene, place)?;
         if settled.is_some() {
             // Its heart's record has two hosts in it: the next case needs a clean one.
@@ -403,9 +403,9 @@ impl Stage {
     }
 
     /// How the migration ended, and whether the fault came in time.
-    fn told(&self, struck: &Struck, scene: &Scene) -> (Hit, String) {
+    fn told(&self, struck: &Struck, scene: &Scene, place: Place) -> Result<(Hit, String), String> {
         let Some(id) = &struck.id else {
-            return (Hit::NotOrdered, "not ordered".to_owned());
+            return Ok((Hit::NotOrdered, "not ordered".to_owned()));
         };
         let uuid = self.lab.uuid(&scene.guest);
         let journals = self.lab.journal_ever(&scene.source, &uuid);
@@ -420,29 +420,28 @@ impl Stage {
             (true, _) => (Hit::Before, format!("hit {before} ms before its end")),
         };
         let (here, there) = &struck.books;
-        let said = format!("{}, {when}: {here} / {there}", self.ended(id));
-        (hit, said)
+        let said = format!("{}, {when}: {here} / {there}", self.ended(id, place)?);
+        Ok((hit, said))
     }
 
-    /// How the migration ended, by the leader's word.
-    fn ended(&self, id: &str) -> String {
+    /// How the migration ended, by the leader's word, which must agree with where the guest is.
+    fn ended(&self, id: &str, place: Place) -> Result<String, String> {
         let all = self.lab.migrations();
-        let found = all
-            .iter()
-            .find(|m| m.order.as_ref().is_some_and(|o| o.id == *id));
-        found.map_or_else(
-            || "forgotten".to_owned(),
-            |migration| {
-                let state = migration.state.clone().unwrap_or_default();
-                let name = phase_of(migration).as_str_name().to_lowercase();
-                let name = name.trim_start_matches("migration_phase_").to_owned();
-                if state.reason.is_empty() {
-                    name
-                } else {
-                    format!("{name} ({})", state.reason)
-                }
-            },
-        )
+        let is_it = |m: &&v1::Migration| m.order.as_ref().is_some_and(|o| o.id == id);
+        let Some(migration) = all.iter().find(is_it) else {
+            return Ok("forgotten".to_owned());
+        };
+        let state = migration.state.clone().unwrap_or_default();
+        if !agrees(&state, place) {
+            return Err(format!("it is at {place}, and this is said: {state:?}"));
+        }
+        let name = phase_of(migration).as_str_name().to_lowercase();
+        let name = name.trim_start_matches("migration_phase_").to_owned();
+        Ok(if state.reason.is_empty() {
+            name
+        } else {
+            format!("{name} ({})", state.reason)
+        })
     }
 
     /// The fleet must be whole again: a guest that lives moves, and nothing of it is left behind.
@@ -479,5 +478,17 @@ impl Stage {
         }
         self.at = Some(if next == "h1" { "h1" } else { "h2" });
         Ok(())
+    }
+}
+
+/// Whether a guest may be there after a migration that is said to have ended so. One that has just moved, or has just
+/// not, may have died since.
+fn agrees(state: &v1::MigrationState, place: Place) -> bool {
+    match (state.phase(), state.whereabouts.as_str()) {
+        (MigrationPhase::Done, _) | (MigrationPhase::Failed, "target") => place != Place::Source,
+        (MigrationPhase::Failed, "nowhere") => place == Place::Dead,
+        (MigrationPhase::Refused | MigrationPhase::Cancelled, _)
+        | (MigrationPhase::Failed, "source") => place != Place::Target,
+        _ => false,
     }
 }

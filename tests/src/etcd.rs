@@ -1,6 +1,6 @@
 //! What etcd holds, and held: the history of every key is the evidence of what was ordered and written.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, WatchOptions};
 use evenkeel_daemon::{Entry, Store};
@@ -16,6 +16,10 @@ use crate::network::Caller;
 /// Reading a lab's whole history takes less.
 const HISTORY_DEADLINE: Duration = Duration::from_secs(20);
 
+/// etcd has elected a leader again within this time, also on a busy machine.
+const ELECTED: Duration = Duration::from_secs(20);
+/// Between two questions to an etcd that has none.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks at a key whose change must not be missed.
 const GLANCE: Duration = Duration::from_millis(3);
 
@@ -48,12 +52,19 @@ impl Lab {
             .expect("a client of the lab's etcd")
     }
 
-    /// Everything below `prefix` now.
+    /// Everything below `prefix` now; asked again while etcd has no leader.
     #[must_use]
     pub fn list(&self, prefix: &str) -> Vec<Entry> {
+        let until = Instant::now() + ELECTED;
         self.inside(|| async {
-            let listing = self.store(Caller::Operator).await.list(prefix).await;
-            listing.expect("etcd answers").entries
+            let store = self.store(Caller::Operator).await;
+            loop {
+                match store.list(prefix).await {
+                    Ok(listing) => return listing.entries,
+                    Err(error) if Instant::now() > until => panic!("etcd answers: {error}"),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                }
+            }
         })
     }
 
