@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel_proto::v1;
 use evenkeel_tests::network::Caller;
-use evenkeel_tests::schedulers::{answer, ask, phase_of};
+use evenkeel_tests::schedulers::{answer, ask};
 use evenkeel_tests::{Lab, LabOptions, tell, until, wait_for};
 
 use crate::{END, QUICK_POLICY, SOON, is_copying};
@@ -51,11 +51,19 @@ fn defined_on(lab: &Lab, host: &str) -> Vec<String> {
     listed.split_whitespace().map(str::to_owned).collect()
 }
 
-/// How often each guest was ordered to move, ever.
-fn ordered(lab: &Lab) -> BTreeMap<String, usize> {
+/// How often each guest was moved. What a leader had ordered when it died, and no agent had taken up, is withdrawn and
+/// ordered again; nothing else may have come to nothing.
+fn moved(lab: &Lab) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
-    for order in lab.orders_ever() {
-        *count.entry(order.guest_name).or_default() += 1;
+    for migration in lab.migrations() {
+        let state = migration.state.clone().unwrap_or_default();
+        let withdrawn =
+            state.phase() == v1::MigrationPhase::Refused && state.reason == "stale_epoch";
+        if !withdrawn {
+            assert_eq!(state.phase(), v1::MigrationPhase::Done, "{migration:?}");
+            let order = migration.order.unwrap_or_default();
+            *count.entry(order.guest_name).or_default() += 1;
+        }
     }
     count
 }
@@ -122,7 +130,7 @@ fn a_drain_is_cancelled_and_the_host_is_what_it_was() {
     });
     lab.assert_lives_on("first", "h2");
     assert_eq!(host(&lab, "h1").state, "cordoned");
-    let nothing_more = ordered(&lab);
+    let nothing_more = moved(&lab);
     assert_eq!(nothing_more, [("first".to_owned(), 1)].into());
     lab.assert_lives_on("second", "h1");
 }
@@ -196,14 +204,7 @@ fn of_twelve_guests_eleven_leave_and_one_is_named_whoever_leads() {
     expected.sort();
     assert_eq!(there, expected);
     let once: BTreeMap<String, usize> = movers.iter().map(|name| (name.clone(), 1)).collect();
-    assert_eq!(ordered(&lab), once, "a killed leader changes nothing");
-    let ended = lab.migrations();
-    assert!(
-        ended
-            .iter()
-            .all(|m| phase_of(m) == v1::MigrationPhase::Done),
-        "{ended:?}"
-    );
+    assert_eq!(moved(&lab), once, "a killed leader changes nothing");
     for name in movers.iter().filter(|name| !name.starts_with("off")) {
         lab.assert_lives_on(name, "h2");
     }
