@@ -17,6 +17,7 @@ struct Reservation {
     guest: GuestId,
     source: HostName,
     memory_mib: u64,
+    is_new: bool,
     expires_ms: i64,
 }
 
@@ -31,6 +32,8 @@ pub struct Request {
     pub source: HostName,
     /// MiB.
     pub memory_mib: u64,
+    /// Whether it comes alive, and the host had nothing of it before, not even a definition.
+    pub is_new: bool,
     /// The order's deadline, milliseconds since the Unix epoch.
     pub deadline_ms: i64,
 }
@@ -86,6 +89,7 @@ impl Reservations {
             guest: request.guest.clone(),
             source: request.source.clone(),
             memory_mib: request.memory_mib,
+            is_new: request.is_new,
             expires_ms,
         };
         self.by_order.insert(request.order.clone(), reservation);
@@ -122,6 +126,13 @@ impl Reservations {
                 held.expires_ms = held.expires_ms.max(until);
             }
         }
+    }
+
+    /// The guest of `order` of `source` if all that this host has of it came with that order.
+    #[must_use]
+    pub fn newcomer(&self, order: &OrderId, source: &HostName) -> Option<GuestId> {
+        let held = self.by_order.get(order)?;
+        (held.is_new && held.source == *source).then(|| held.guest.clone())
     }
 
     /// Gives up what `order` of `source` holds; says whether it held anything.
@@ -172,6 +183,7 @@ mod tests {
             guest: guest(n),
             source: source(),
             memory_mib,
+            is_new: true,
             deadline_ms: 1_000,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, HostName, OrderId, Refusal, Whereabouts};
+use evenkeel_types::{GuestId, HostName, OrderId, Presence, Refusal, Whereabouts};
 use prometheus::{IntGauge, Opts, Registry};
 use tokio::sync::{mpsc, watch};
 
@@ -141,6 +141,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         let (admitted, counters) =
             answer.map_err(|error| (Refusal::NoLibvirt, error.to_string()))?;
         admitted?;
+        let was_here = counters.iter().any(|c| c.id == order.guest);
         let room = Room {
             capacity_mib: self.own.borrow().memory_mib,
             held: held(counters)?,
@@ -155,6 +156,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             } else {
                 order.message.memory_mib
             },
+            is_new: !shut_off && !was_here,
             deadline_ms: order.deadline_ms,
         };
         self.lock().reserve(&request, &room, self.most, unix_ms())?;
@@ -223,6 +225,10 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
     /// Gives up what is held for an order of `source`; where `place` says that the guest is decides about what
     /// was made for it. What cannot be decided now is left to [`crate::incoming::sweep`].
     pub async fn release(&self, order: &OrderId, source: &HostName, place: Option<Whereabouts>) {
+        let newcomer = self.lock().newcomer(order, source);
+        if let Some(guest) = newcomer.filter(|_| place == Some(Whereabouts::Source)) {
+            self.forget_definition(order, guest).await;
+        }
         let held = self.lock().release(order, source);
         self.promised();
         let noted = self.incomings.all().into_iter();
@@ -233,6 +239,28 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
             closed = Some(self.incomings.close(&incoming.order, place).await);
         }
         tracing::debug!(%order, held, ?closed, "reservation released");
+    }
+
+    /// Removes the definition of a guest that has not come: libvirt writes it down just before the guest goes on here,
+    /// and leaves it behind when that fails. It would be started beside the guest one day.
+    async fn forget_definition(&self, order: &OrderId, guest: GuestId) {
+        let id = guest.clone();
+        let removed = self.calls.call(move |h| match h.presence(&id)?.0 {
+            Presence::ShutOff => h.undefine(&id).map(|()| true),
+            Presence::Absent
+            | Presence::Running
+            | Presence::Paused
+            | Presence::PausedByMigration => Ok(false),
+        });
+        match removed.await {
+            Ok(true) => {
+                tracing::info!(%order, %guest, "definition of a guest that has not come removed")
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                %order, %guest, %error, "a definition of a guest that has not come may be left here"
+            ),
+        }
     }
 
     /// Keeps what is held for a guest: its source still asks about it.

@@ -76,6 +76,36 @@ async fn memory_is_held_until_the_source_releases_it() {
 }
 
 #[tokio::test]
+async fn what_libvirt_defines_of_a_guest_that_does_not_come_goes_with_its_order() {
+    // Whether it was here before, where it is in the end, what it is here then; what is left.
+    use Presence::{Absent, Running, ShutOff};
+    let (source, target) = (Some(Whereabouts::Source), Some(Whereabouts::Target));
+    let cases = [
+        (false, source, ShutOff, Absent),
+        (true, source, ShutOff, ShutOff),
+        (false, None, ShutOff, ShutOff),
+        (false, target, Running, Running),
+        (false, source, Running, Running),
+    ];
+    for (was_here, place, here, left) in cases {
+        let r = receiving();
+        let order = order_with(1, |_| {});
+        r.bench.records.put_order(&order);
+        if was_here {
+            r.bench.world.add_guest("h2", &guest(), "web", 30);
+            r.bench.world.set_presence("h2", &guest(), ShutOff);
+        }
+        assert_eq!(r.prepare("h1", &order).await, Ok(()));
+        r.bench.world.add_guest("h2", &guest(), "web", 30);
+        r.bench.world.set_presence("h2", &guest(), here);
+        let from = "h1".parse().unwrap();
+        r.target.release(&order.id, &from, place).await;
+        assert_eq!(r.bench.at("h2"), left, "{was_here} {place:?} {here}");
+        assert_eq!(r.target.promised(), (0, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_guest_that_does_not_fit_is_refused_with_numbers() {
     let r = receiving();
     let order = order_with(1, |o| o.memory_mib = 71);
