@@ -23,6 +23,8 @@ const SOON: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(240);
 /// What is wrong is told within one control cycle and a report.
 const TOLD: Duration = Duration::from_secs(45);
+/// What libvirt has left defined is tidied up within this time of the end.
+const TIDIED: Duration = Duration::from_secs(10);
 /// Who was going to start a dead guest would have done so: several control cycles.
 const STAYS: Duration = Duration::from_secs(5);
 /// Between two looks at a migration that is not settled.
@@ -456,12 +458,19 @@ impl Stage {
                 return Ok(());
             }
         };
-        let defined = lab.attempt(&["virsh", next, "domstate", &scene.guest]);
-        if defined.status.success() {
-            let state = String::from_utf8_lossy(&defined.stdout).trim().to_owned();
-            return Err(format!(
-                "{next} still has it, {state}, while it runs on {now}"
-            ));
+        let tidied = Instant::now() + TIDIED;
+        loop {
+            let defined = lab.attempt(&["virsh", next, "domstate", &scene.guest]);
+            if !defined.status.success() {
+                break;
+            }
+            if Instant::now() > tidied {
+                let state = String::from_utf8_lossy(&defined.stdout).trim().to_owned();
+                return Err(format!(
+                    "{next} still has it, {state}, while it runs on {now}"
+                ));
+            }
+            std::thread::sleep(LOOK);
         }
         lab.wait_for_picture(2);
         lab.wait_for_guest(&scene.guest);
