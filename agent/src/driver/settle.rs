@@ -25,6 +25,8 @@ const RELEASES: usize = 4;
 pub(super) struct Asker {
     /// One asking is under way.
     pending: bool,
+    /// How libvirt's call had come back when it was begun.
+    asked_under: Option<CallResult>,
     first: Option<Instant>,
     /// The last answer that was logged.
     told: Option<Whereabouts>,
@@ -40,6 +42,7 @@ impl Asker {
     pub(super) fn new(timings: &Timings) -> Self {
         Self {
             pending: false,
+            asked_under: None,
             first: None,
             told: None,
             half_since: None,
@@ -55,6 +58,7 @@ impl Asker {
         if std::mem::replace(&mut self.pending, true) {
             return None;
         }
+        self.asked_under = copy::call_of(state);
         if self.first.is_none() {
             self.first = Some(Instant::now());
             return Some(Duration::ZERO);
@@ -78,7 +82,15 @@ impl Asker {
         has_job: bool,
     ) -> Event {
         self.pending = false;
-        let is_half = place == Whereabouts::Unsettled && !has_job;
+        // The hosts are asked side by side, and one may have answered before a call acted whose end is known by now:
+        // such answers together settle nothing.
+        let counts = copy::call_of(state) == self.asked_under;
+        let place = if counts {
+            place
+        } else {
+            Whereabouts::Unsettled
+        };
+        let is_half = counts && place == Whereabouts::Unsettled && !has_job;
         self.half_since = is_half.then(|| self.half_since.unwrap_or_else(Instant::now));
         let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
         let over = |since: Option<Instant>, limit| since.is_some_and(|t| t.elapsed() >= limit);
@@ -335,5 +347,23 @@ mod tests {
             assert_eq!(event, Event::Asked(Whereabouts::Unsettled));
             tokio::time::sleep(Duration::from_secs(14)).await;
         }
+    }
+
+    #[test]
+    fn an_asking_that_was_begun_before_the_call_was_over_settles_nothing() {
+        let unknown = |call| MigrationState::Unknown {
+            facts: CopyFacts { abort: None, call },
+            last: Whereabouts::Unanswered,
+        };
+        let (out, over) = (unknown(None), unknown(Some(CallResult::Ok)));
+        let mut asker = Asker::new(&Timings::default());
+        assert!(asker.begin(&out).is_some());
+        // The call comes back while it is under way: no other asking is begun for that.
+        assert!(asker.begin(&over).is_none());
+        let late = asker.answer(&over, Whereabouts::Source, false);
+        assert_eq!(late, Event::Asked(Whereabouts::Unsettled));
+        assert!(asker.begin(&over).is_some());
+        let fresh = asker.answer(&over, Whereabouts::Target, false);
+        assert_eq!(fresh, Event::Asked(Whereabouts::Target));
     }
 }
