@@ -15,6 +15,7 @@ use super::Driver;
 use super::disks::{self, Copying};
 use super::leaving::{self, Leaving};
 use super::task::{Signal, Task};
+use super::verdict;
 use crate::calls::Calls;
 use crate::hypervisor::disks::LocalDisk;
 use crate::hypervisor::{
@@ -325,19 +326,9 @@ pub(super) async fn standing_job<H: Hypervisor>(
     }
 }
 
-/// How libvirt's call came back, if it did.
-pub(super) fn call_of(state: &MigrationState) -> Option<CallResult> {
-    match state {
-        MigrationState::Running(facts)
-        | MigrationState::Switching(facts)
-        | MigrationState::Unknown { facts, .. } => facts.call,
-        MigrationState::Ordered | MigrationState::Preparing | MigrationState::Ended(_) => None,
-    }
-}
-
 /// When the call of a journal that is taken up was over; the journal was written at that moment or later.
 pub(super) fn over_ms(state: &MigrationState, journal: &v1::Journal) -> Option<i64> {
-    call_of(state).map(|_| journal.updated_at_ms)
+    verdict::call_of(state).map(|_| journal.updated_at_ms)
 }
 
 /// Whether a job may be the one that our call started: one that began after the call was over is not. Somebody

@@ -7,7 +7,7 @@
 //!  adopt ──────────── adopt ──▶  └─ Task: state ─step─▶ commands
 //!                                     copy:   prepare, start, follow, abort, poll
 //!                                     ladder: what a copy without headway is allowed
-//!                                     settle: ask both hosts until they agree
+//!                                     settle: ask both hosts until they agree; verdict: what they mean
 //!                                     resolve: an operator's word; tidying up
 //!                                     write:  the journal, phases until etcd takes them
 //! ```
@@ -24,6 +24,7 @@ mod leaving;
 mod resolve;
 mod settle;
 mod task;
+pub mod verdict;
 mod write;
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use evenkeel_daemon::retry::Backoff;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_types::{
-    CallResult, Contradiction, Epoch, Event, GuestId, MigrationState, OrderId, Outcome, Place,
-    Presence, Whereabouts,
+    CallResult, Contradiction, Epoch, Event, GuestId, OrderId, Outcome, Place, Presence,
+    Whereabouts,
 };
 use tokio::sync::oneshot;
 
 use super::task::{Signal, Task};
+use super::verdict::{self, Unresolvable};
 use super::{Driver, settle};
 use crate::hypervisor::Hypervisor;
 use crate::journal::{self, Records};
@@ -183,19 +184,13 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
     /// # Errors
     /// Why not, in words.
     pub(super) fn may_resolve(&self, place: Place) -> Result<(), String> {
-        let MigrationState::Unknown { facts, .. } = self.state else {
-            return Err(format!(
-                "the migration is {}, not unknown",
-                self.state.as_str()
-            ));
-        };
-        if facts.call.is_none() && place != Place::Target {
-            let host = &self.driver.host;
-            return Err(format!(
-                "libvirt has the call and may act yet: restart libvirtd and the agent of {host} first"
-            ));
-        }
-        Ok(())
+        verdict::may_resolve(&self.state, place).map_err(|why| match why {
+            Unresolvable::NotUnknown { .. } => why.to_string(),
+            Unresolvable::CallIsOut => {
+                let host = &self.driver.host;
+                format!("{why}: restart libvirtd and the agent of {host} first")
+            }
+        })
     }
 
     /// Tidies up after the end.
@@ -219,7 +214,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     /// How libvirt's call came back, if it did.
     pub(super) fn call(&self) -> Option<CallResult> {
-        super::copy::call_of(&self.state)
+        verdict::call_of(&self.state)
     }
 }
 

@@ -12,6 +12,7 @@ use evenkeel_types::{
 use tokio::time::Instant;
 
 use super::task::{Signal, Task};
+use super::verdict::{self, Brought, Heard};
 use super::{Driver, Timings, copy, disks};
 use crate::hypervisor::{Hypervisor, JobProgress};
 use crate::journal::Records;
@@ -58,7 +59,7 @@ impl Asker {
         if std::mem::replace(&mut self.pending, true) {
             return None;
         }
-        self.asked_under = copy::call_of(state);
+        self.asked_under = verdict::call_of(state);
         if self.first.is_none() {
             self.first = Some(Instant::now());
             return Some(Duration::ZERO);
@@ -82,24 +83,15 @@ impl Asker {
         has_job: bool,
     ) -> Event {
         self.pending = false;
-        // The hosts are asked side by side, and one may have answered before a call acted whose end is known by now:
-        // such answers together settle nothing.
-        let counts = copy::call_of(state) == self.asked_under;
-        let place = if counts {
-            place
-        } else {
-            Whereabouts::Unsettled
+        let brought = Brought {
+            begun: self.asked_under,
+            place,
         };
-        let is_half = counts && place == Whereabouts::Unsettled && !has_job;
+        let is_half = brought.counts(state) && place == Whereabouts::Unsettled && !has_job;
         self.half_since = is_half.then(|| self.half_since.unwrap_or_else(Instant::now));
-        let open = matches!(place, Whereabouts::Unsettled | Whereabouts::Unanswered);
         let over = |since: Option<Instant>, limit| since.is_some_and(|t| t.elapsed() >= limit);
         let long = over(self.first, self.give_up) || over(self.half_since, self.left_behind);
-        if open && long && matches!(state, MigrationState::Switching(_)) {
-            Event::GaveUp
-        } else {
-            Event::Asked(place)
-        }
+        brought.event(state, long)
     }
 
     /// Logs an answer that differs from the last one.
@@ -179,19 +171,12 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
         }
         first = ask_once(driver, order).await;
     }
-    let sure = call == Some(CallResult::Ok) && first.place == Whereabouts::Target;
-    let open = matches!(
-        first.place,
-        Whereabouts::Unsettled | Whereabouts::Unanswered
-    );
-    if sure || open {
+    if !verdict::must_be_confirmed(call, first.place) {
         return first;
     }
     tokio::time::sleep(driver.timings.confirm).await;
     let mut again = ask_once(driver, order).await;
-    if again.place != first.place {
-        again.place = Whereabouts::Unsettled;
-    }
+    again.place = verdict::confirmed(first.place, again.place);
     again
 }
 
@@ -219,21 +204,10 @@ pub(super) async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
     let (here, there, job) = tokio::join!(here, there, job);
     let here = here.map(|(presence, _)| presence);
     let answers = (here.as_ref().ok().copied(), there.as_ref().ok().copied());
-    let shut_off = order.options.kind == v1::MoveKind::Offline;
-    let judged = if shut_off {
-        Whereabouts::judge_shut_off(answers.0, answers.1)
-    } else {
-        Whereabouts::judge(answers.0, answers.1)
-    };
-    let has_job = !matches!(job, Ok(None));
-    let both = answers.0.zip(answers.1);
-    let remnant = shut_off
-        && !has_job
-        && both.is_some_and(|(s, t)| Whereabouts::definition_is_left_behind(s, t));
-    let place = if judged != Whereabouts::Unanswered && has_job {
-        Whereabouts::Unsettled
-    } else {
-        judged
+    let heard = Heard {
+        said: answers,
+        has_job: !matches!(job, Ok(None)),
+        shut_off: order.options.kind == v1::MoveKind::Offline,
     };
     let trouble = |e: Option<String>| e.map(|e| format!(" ({e})")).unwrap_or_default();
     let words = format!(
@@ -245,14 +219,12 @@ pub(super) async fn ask_once<H: Hypervisor, R: Records, P: Peers>(
         said(answers.1),
         trouble(there.err())
     );
-    let alive = |said| matches!(said, Some(Presence::Running | Presence::Paused));
-    let only_here = alive(answers.0) && !alive(answers.1);
     Answer {
-        place,
+        place: heard.place(),
         said: answers,
-        has_job,
-        remnant,
-        copies: job.ok().flatten().filter(|_| only_here),
+        has_job: heard.has_job,
+        remnant: heard.is_remnant(),
+        copies: job.ok().flatten().filter(|_| heard.is_only_at_source()),
         words,
     }
 }

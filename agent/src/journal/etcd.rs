@@ -15,7 +15,7 @@ use evenkeel_types::{Epoch, GuestId, HostName, OrderId, Refusal};
 
 use super::{
     JournalError, Leader, Records, Refused, Seen, Standing, Stored, confirm_leader, decide,
-    is_closed, standing,
+    may_follow, standing,
 };
 
 /// Looks and tries of one admission or write. The keys have one writer each, so a second round is rare
@@ -246,18 +246,10 @@ impl Records for EtcdRecords {
                 continue;
             };
             let stands: v1::Journal = entry.decode()?;
-            let id = |j: &v1::Journal| j.order.as_ref().map(|o| o.id.clone()).unwrap_or_default();
-            if id(&stands) != id(journal) {
-                return Err(JournalError::Replaced { order: id(&stands) });
-            }
             if stands == *journal {
                 return Ok(entry.mod_revision);
             }
-            if is_closed(&stands) && !is_closed(journal) {
-                return Err(JournalError::Closed {
-                    guest: guest.clone(),
-                });
-            }
+            may_follow(guest, &stands, journal)?;
             follows = entry.mod_revision;
         }
         Err(JournalError::Contended {

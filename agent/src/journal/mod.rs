@@ -189,6 +189,27 @@ pub enum JournalError {
     },
 }
 
+/// Judges whether `journal` may be written over what stands in its place and was not expected there.
+///
+/// # Errors
+/// `Replaced` or `Closed`.
+pub fn may_follow(
+    guest: &GuestId,
+    stands: &v1::Journal,
+    journal: &v1::Journal,
+) -> Result<(), JournalError> {
+    let id = |j: &v1::Journal| j.order.as_ref().map(|o| o.id.clone()).unwrap_or_default();
+    if id(stands) != id(journal) {
+        return Err(JournalError::Replaced { order: id(stands) });
+    }
+    if is_closed(stands) && !is_closed(journal) {
+        return Err(JournalError::Closed {
+            guest: guest.clone(),
+        });
+    }
+    Ok(())
+}
+
 /// The facts in etcd that migrations rest on. [`etcd::EtcdRecords`] is the real one.
 pub trait Records: Send + Sync + 'static {
     /// Admits `order` by writing `journal`; answers with the journal's revision.
