@@ -63,8 +63,9 @@ impl<H: Hypervisor, R: Records, P: Peers> Driver<H, R, P> {
         if answer.has_job {
             return Err(format!("libvirt on {} has a job for it still", self.host));
         }
-        if word.discard_source && source != Some(Presence::PausedByMigration) {
-            return Err(format!("no half of it is paused on {}", self.host));
+        if word.discard_source {
+            verdict::may_discard(word.place, source)
+                .map_err(|why| format!("nothing is destroyed on {}: {why}", self.host))?;
         }
         let (reply, closed) = oneshot::channel();
         let said = format!("resolved by {}; {}", word.by, answer.words);

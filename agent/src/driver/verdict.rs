@@ -143,3 +143,43 @@ pub fn may_resolve(state: &MigrationState, place: Place) -> Result<(), Unresolva
     }
     Ok(())
 }
+
+/// Why the half that a migration has left paused at the source is not destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Indiscardable {
+    /// The operator says that it is the guest.
+    #[error("the guest is said to be there: what is paused is not left over, it is the guest")]
+    IsTheGuest,
+    /// There is none.
+    #[error("no half of it is paused")]
+    NoHalf,
+}
+
+/// Judges whether an operator who says that the guest is at `place` may have the half at the source destroyed.
+///
+/// # Errors
+/// Why not.
+pub fn may_discard(place: Place, source: Option<Presence>) -> Result<(), Indiscardable> {
+    match place {
+        _ if source != Some(Presence::PausedByMigration) => Err(Indiscardable::NoHalf),
+        Place::Source => Err(Indiscardable::IsTheGuest),
+        Place::Target | Place::Nowhere => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_the_guest_is_discarded() {
+        let paused = Some(Presence::PausedByMigration);
+        assert_eq!(may_discard(Place::Target, paused), Ok(()));
+        let denied = may_discard(Place::Source, paused);
+        assert_eq!(denied, Err(Indiscardable::IsTheGuest));
+        for source in [None, Some(Presence::Running), Some(Presence::Paused)] {
+            let denied = may_discard(Place::Target, source);
+            assert_eq!(denied, Err(Indiscardable::NoHalf));
+        }
+    }
+}

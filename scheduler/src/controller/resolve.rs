@@ -68,18 +68,7 @@ impl Controller {
                 entry.order.message.guest_name
             )));
         };
-        let order = &entry.order;
-        let place = match (request.gone, request.host.as_str()) {
-            (true, "") => Place::Nowhere,
-            (false, host) if host == order.source.as_str() => Place::Source,
-            (false, host) if host == order.target.as_str() => Place::Target,
-            _ => {
-                return Err(WriteError::Invalid(format!(
-                    "it was on its way from {} to {}: say on which of them it is, or that it is gone",
-                    order.source, order.target
-                )));
-            }
-        };
+        let place = place_of(request, &entry)?;
         Ok(Case {
             entry,
             journal,
@@ -225,6 +214,30 @@ fn seen(fleet: &Fleet, host: &HostName, guest: &evenkeel_types::GuestId) -> Opti
     })
 }
 
+/// Where an operator says that the guest of an order is.
+///
+/// # Errors
+/// When that is on neither host, or when the half to be destroyed would be the guest.
+fn place_of(request: &v1::ResolveGuestRequest, entry: &OrderEntry) -> Result<Place, WriteError> {
+    let (source, target) = (&entry.order.source, &entry.order.target);
+    let place = match (request.gone, request.host.as_str()) {
+        (true, "") => Place::Nowhere,
+        (false, host) if host == source.as_str() => Place::Source,
+        (false, host) if host == target.as_str() => Place::Target,
+        _ => {
+            return Err(WriteError::Invalid(format!(
+                "it was on its way from {source} to {target}: say on which of them it is, or that it is gone"
+            )));
+        }
+    };
+    if request.discard_source && place == Place::Source {
+        return Err(WriteError::Invalid(format!(
+            "what {source} has cannot be both the guest and left over: it is destroyed only where the guest is on {target}"
+        )));
+    }
+    Ok(place)
+}
+
 /// Who denies an operator's word, for people.
 fn denial(case: &Case, denied: Contradiction) -> String {
     let order = &case.entry.order;
@@ -234,4 +247,40 @@ fn denial(case: &Case, denied: Contradiction) -> String {
         &order.target
     };
     format!("{host} denies it: the guest is {} there", denied.has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::samples::order_entry;
+
+    fn place(host: &str, gone: bool, discard_source: bool) -> Result<Place, WriteError> {
+        let request = v1::ResolveGuestRequest {
+            host: host.to_owned(),
+            gone,
+            discard_source,
+            ..v1::ResolveGuestRequest::default()
+        };
+        place_of(&request, &order_entry(5, |_| {}))
+    }
+
+    #[test]
+    fn a_guest_is_said_to_be_on_one_of_its_hosts_or_gone() {
+        assert!(matches!(place("h1", false, false), Ok(Place::Source)));
+        assert!(matches!(place("h2", false, false), Ok(Place::Target)));
+        assert!(matches!(place("", true, false), Ok(Place::Nowhere)));
+        for (host, gone) in [("h3", false), ("", false), ("h1", true)] {
+            let said = place(host, gone, false);
+            assert!(matches!(said, Err(WriteError::Invalid(_))), "{host} {gone}");
+        }
+    }
+
+    #[test]
+    fn the_half_that_is_the_guest_is_not_left_over() {
+        assert!(matches!(place("h2", false, true), Ok(Place::Target)));
+        assert!(matches!(
+            place("h1", false, true),
+            Err(WriteError::Invalid(_))
+        ));
+    }
 }
