@@ -175,7 +175,8 @@ pub enum JournalError {
         /// The guest.
         guest: GuestId,
     },
-    /// It is closed: an open state over it would move a guest that is settled.
+    /// It is closed: an open state over it would move a guest that is settled, and another end would be a word on
+    /// where the guest is from before somebody has settled that.
     #[error("the journal of guest {guest} is closed")]
     Closed {
         /// The guest.
@@ -202,7 +203,7 @@ pub fn may_follow(
     if id(stands) != id(journal) {
         return Err(JournalError::Replaced { order: id(stands) });
     }
-    if is_closed(stands) && !is_closed(journal) {
+    if is_closed(stands) && state_of(stands) != state_of(journal) {
         return Err(JournalError::Closed {
             guest: guest.clone(),
         });

@@ -98,3 +98,31 @@ fn a_journal_is_seen_with_the_orders_eyes() {
     let empty = v1::Journal::default();
     assert_eq!(standing(&empty, &other), Standing::Unreadable);
 }
+
+#[test]
+fn a_closed_journal_is_never_given_another_end() {
+    use evenkeel_types::{FailureReason, Place, Whereabouts};
+    let order = order_one();
+    let with = |state: MigrationState| v1::Journal {
+        state: Some(state.into()),
+        ..opened(&order, 1)
+    };
+    let ended = |outcome| with(MigrationState::Ended(outcome));
+    let resolved = ended(Place::Target.outcome());
+    // What a source comes to that was cut off, once the guest has gone on from the target.
+    let died = ended(Outcome::Failed {
+        reason: FailureReason::GuestDied,
+        guest: Whereabouts::Nowhere,
+    });
+    let guest = &order.guest;
+    for late in [
+        &died,
+        &ended(Outcome::Done),
+        &with(MigrationState::Preparing),
+    ] {
+        let refused = may_follow(guest, &resolved, late);
+        assert!(matches!(refused, Err(JournalError::Closed { .. })));
+    }
+    assert!(may_follow(guest, &resolved, &resolved).is_ok());
+    assert!(may_follow(guest, &opened(&order, 1), &died).is_ok());
+}
