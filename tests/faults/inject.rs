@@ -221,7 +221,8 @@ impl Ready<'_> {
             let is_over = begun && source.phase.is_empty();
             begun |= !source.phase.is_empty();
             let has_come = match self.case.moment {
-                Moment::Asked | Moment::Called | Moment::Copied => true,
+                Moment::Asked | Moment::Copied => true,
+                Moment::Called => begun,
                 Moment::Prepare => !target.phase.is_empty(),
                 Moment::Stopped => begun && source.state == "paused",
                 Moment::Finish => target.phase == "finish3" || source.phase == "confirm3",

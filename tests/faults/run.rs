@@ -27,8 +27,6 @@ const TOLD: Duration = Duration::from_secs(45);
 const TIDIED: Duration = Duration::from_secs(10);
 /// Who was going to start a dead guest would have done so: several control cycles.
 const STAYS: Duration = Duration::from_secs(5);
-/// A hand-over that has not been seen to begin by then is over.
-const SEEN: Duration = Duration::from_secs(10);
 /// Between two looks at a migration that is not settled.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -176,22 +174,21 @@ impl Stage {
                 let injected = ready.strike();
                 (ordering.join().unwrap_or_default(), injected)
             }),
-            Phase::Copying | Phase::HandOver => {
+            Phase::Copying => {
                 let id = wait_for("the move to be ordered", SOON, order);
                 let uuid = lab.uuid(&scene.guest);
-                let limit = if slow { SOON } else { SEEN };
-                let begun = lab.await_journal((&scene.source, &uuid), limit, |journal| {
+                let begun = lab.await_journal((&scene.source, &uuid), SOON, |journal| {
                     let copied = journal.progress.is_some_and(|p| p.transferred_bytes > 0);
                     let state = journal.state.clone().unwrap_or_default();
                     journal.order.as_ref().is_some_and(|order| order.id == id)
-                        && state.phase() != MigrationPhase::Preparing
-                        && (copied || case.phase == Phase::HandOver)
+                        && state.phase() == MigrationPhase::Running
+                        && copied
                 });
-                // A hand-over may be over before it was seen: the fault then comes after it, and is counted so.
-                assert!(
-                    begun || case.phase == Phase::HandOver,
-                    "the copy did not begin"
-                );
+                assert!(begun, "the copy of order {id} did not begin");
+                (Some(id), ready.strike())
+            }
+            Phase::HandOver => {
+                let id = wait_for("the move to be ordered", SOON, order);
                 (Some(id), ready.strike())
             }
         };
