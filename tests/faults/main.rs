@@ -110,8 +110,9 @@ fn work(all: &[Case], next: &AtomicUsize, done: &Mutex<Vec<Done>>, keepalive: (u
                 .play(case)
         }));
         let verdict = played.unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().cloned();
-            Err(words.unwrap_or_else(|| "the suite itself has failed".to_owned()))
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(words.unwrap_or("the suite itself has failed").to_owned())
         });
         if verdict.is_err()
             && let Some(stage) = stage.take()
