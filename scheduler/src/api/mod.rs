@@ -1,4 +1,4 @@
-//! `SchedulerService`: any replica answers reads from its own picture; writes go to the leader.
+//! `SchedulerService`: any replica answers reads, those of what operators set by asking the leader; writes go to the leader.
 //!
 //! A follower forwards a write with the operator's verified identity; the leader authorises that identity
 //! again. A forwarded write is never forwarded once more.
@@ -26,9 +26,9 @@ use tonic::{Code, Request, Response, Status};
 use crate::controller::{Controller, Handle, NoAnswer, Write, WriteError};
 use auth::authorise;
 
-/// A forwarded write is answered within this time.
+/// The leader answers what a follower forwards within this time: a write, or the wish for a plan.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(8);
-/// A follower asks the leader for its status for so long before it answers by itself.
+/// A follower asks the leader for so long what that has at hand, before it answers by itself.
 const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 /// Plans that are made for callers at one time: planning is work for a whole core.
 const PLANS: usize = 1;
@@ -105,6 +105,27 @@ impl Api {
             (false, Some(_)) => Err(Status::unavailable("the leader is changing")),
             (false, None) => Err(Status::unavailable("there is no leader")),
         }
+    }
+
+    /// The leader's answer to a read of what operators set and of what it made of that: its own picture has every
+    /// write that was answered, a follower's may not have it yet, and plan, holds and drains are the leader's
+    /// alone. `None`: we lead, or it does not answer; then our own picture is the best there is.
+    async fn ask_leader<M: Clone, T, F>(
+        &self,
+        request: &Request<M>,
+        caller: &Identity,
+        limit: Duration,
+        call: impl FnOnce(SchedulerServiceClient<Channel>, Request<M>) -> F,
+    ) -> Option<Response<T>>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let Ok(Route::Leader(leader)) = self.route(request).await else {
+            return None;
+        };
+        let mut asked = on_behalf(request.get_ref().clone(), caller).ok()?;
+        asked.set_timeout(limit);
+        in_time(limit, call(*leader, asked)).await.ok()
     }
 }
 
@@ -262,13 +283,14 @@ impl SchedulerService for Api {
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::Status>, Status> {
         let caller = authorise("GetStatus", &request)?;
-        // Plan, holds and cycle are the leader's; a follower's own view of them would mislead.
-        if let Ok(Route::Leader(mut leader)) = self.route(&request).await {
-            let mut asked = on_behalf(v1::GetStatusRequest {}, &caller)?;
-            asked.set_timeout(STATUS_DEADLINE);
-            if let Ok(status) = in_time(STATUS_DEADLINE, leader.get_status(asked)).await {
-                return Ok(status);
-            }
+        let leader = self.ask_leader(
+            &request,
+            &caller,
+            STATUS_DEADLINE,
+            |mut leader, asked| async move { leader.get_status(asked).await },
+        );
+        if let Some(status) = leader.await {
+            return Ok(status);
         }
         self.read(views::status).await.map(Response::new)
     }
@@ -278,14 +300,14 @@ impl SchedulerService for Api {
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsReply>, Status> {
         let caller = authorise("ListHosts", &request)?;
-        let drains = self.read(|c| !c.drains().is_empty()).await?;
-        // Who cannot leave, and why, is known from the leader's plan.
-        if drains && let Ok(Route::Leader(mut leader)) = self.route(&request).await {
-            let mut asked = on_behalf(request.get_ref().clone(), &caller)?;
-            asked.set_timeout(STATUS_DEADLINE);
-            if let Ok(hosts) = in_time(STATUS_DEADLINE, leader.list_hosts(asked)).await {
-                return Ok(hosts);
-            }
+        let leader = self.ask_leader(
+            &request,
+            &caller,
+            STATUS_DEADLINE,
+            |mut leader, asked| async move { leader.list_hosts(asked).await },
+        );
+        if let Some(hosts) = leader.await {
+            return Ok(hosts);
         }
         let names = request.into_inner().names;
         self.read(move |c| views::hosts(c, &names))
@@ -340,7 +362,16 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::Document>, Status> {
-        authorise("GetPlan", &request)?;
+        let caller = authorise("GetPlan", &request)?;
+        let leader = self.ask_leader(
+            &request,
+            &caller,
+            FORWARD_DEADLINE,
+            |mut leader, asked| async move { leader.get_plan(asked).await },
+        );
+        if let Some(plan) = leader.await {
+            return Ok(plan);
+        }
         let v1::GetPlanRequest {
             max_moves,
             drain_hosts,
@@ -381,7 +412,16 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyReply>, Status> {
-        authorise("GetPolicy", &request)?;
+        let caller = authorise("GetPolicy", &request)?;
+        let leader = self.ask_leader(
+            &request,
+            &caller,
+            STATUS_DEADLINE,
+            |mut leader, asked| async move { leader.get_policy(asked).await },
+        );
+        if let Some(policy) = leader.await {
+            return Ok(policy);
+        }
         let reply = self
             .read(|c| v1::GetPolicyReply {
                 text: c.active().text().to_owned(),

@@ -208,6 +208,28 @@ async fn a_policy_that_no_key_should_hold_is_refused() {
 }
 
 #[tokio::test]
+async fn who_asks_after_a_write_is_told_of_it() {
+    let mut bench = Bench::leading().await;
+    let controller = &mut bench.controller;
+    controller.tick().await;
+    let facts = crate::core::tests::facts("h1");
+    controller.fleet.hosts.insert(facts.name.clone(), facts);
+    let (reply, answer) = oneshot::channel();
+    let request = v1::SetPauseRequest {
+        dry_run: true,
+        ..Default::default()
+    };
+    let write = Write::SetPause(request, "alice".to_owned(), reply);
+    assert!(controller.assessment.snapshot.host("h1").is_none());
+    controller.write(write).await;
+    assert!(answer.await.unwrap().is_ok());
+    assert!(
+        controller.assessment.snapshot.host("h1").is_some(),
+        "no tick has come since"
+    );
+}
+
+#[tokio::test]
 async fn the_loop_ends_with_the_feed_of_its_picture() {
     let (_, parts) = parts().await;
     let (changes, mirrored) = mpsc::channel(1);

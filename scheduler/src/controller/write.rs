@@ -160,6 +160,7 @@ impl Controller {
             .mandate()
             .filter(|_| self.fleet.complete);
         let mandate = mandate.ok_or(WriteError::NotLeader);
+        let leads = mandate.is_ok();
         // A policy applied since the last tick must not be undone by one made from its predecessor.
         self.active = self.active.follow(self.fleet.policy.as_ref());
         match write {
@@ -190,6 +191,10 @@ impl Controller {
             Write::Resolve(request, by, reply) => {
                 self.resolve(mandate, &request, by, reply).await;
             }
+        }
+        // Who has the answer and asks next is to see what he wrote.
+        if leads {
+            self.look_again(unix_ms());
         }
     }
 
