@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_planner::Mode;
 use evenkeel_proto::v1;
-use evenkeel_types::HostName;
+use evenkeel_types::{FailureReason, HostName, Refusal};
 use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
@@ -22,6 +22,11 @@ const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests 
 /// The one thing that must never be.
 const DOUBLES_HELP: &str =
     "Guests that run on two hosts, and disks that several running guests write to; must be 0.";
+
+/// Where a migration ended that was refused, as a label value.
+const REFUSED: &str = "prepare";
+/// Where a migration ended that failed, as a label value.
+const FAILED: &str = "copy";
 
 /// States of a host, as label values.
 const HOST_STATES: [&str; 4] = ["active", "cordoned", "draining", "absent"];
@@ -307,6 +312,12 @@ impl Metrics {
                     .inc_by(0);
             }
         }
+        let refusals = Refusal::ALL.iter().map(|reason| (REFUSED, reason.as_str()));
+        let failures = FailureReason::ALL.iter();
+        for (phase, reason) in refusals.chain(failures.map(|reason| (FAILED, reason.as_str()))) {
+            let series = self.moves.failures.with_label_values(&[phase, reason]);
+            series.inc_by(0);
+        }
         for outcome in ["idle", "moves", "held", "failed"] {
             self.replica.cycles.with_label_values(&[outcome]).inc_by(0);
         }
@@ -397,7 +408,6 @@ impl Metrics {
 
     /// How the drains stand.
     pub fn drains(&self, drains: &[(&HostName, &IntentEntry, Drain)]) {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         for (state, number) in census(drains.iter().map(|(_, _, drain)| drain)) {
             let gauge = self.fleet.drains.with_label_values(&[state.as_str()]);
             gauge.set(count(number));
@@ -458,9 +468,7 @@ impl Metrics {
 
     /// A cycle's plan.
     pub fn plan(&self, moves: usize, loss_after: f64) {
-        self.moves
-            .planned
-            .set(i64::try_from(moves).unwrap_or(i64::MAX));
+        self.moves.planned.set(count(moves));
         self.fleet
             .loss
             .with_label_values(&["planned"])
@@ -493,12 +501,12 @@ impl Metrics {
             .ended
             .with_label_values(&[order.trigger.as_str(), result])
             .inc();
-        if matches!(result, "failed" | "refused") {
-            let phase = if result == "refused" {
-                "prepare"
-            } else {
-                "copy"
-            };
+        let phase = match result {
+            "refused" => Some(REFUSED),
+            "failed" => Some(FAILED),
+            _ => None,
+        };
+        if let Some(phase) = phase {
             self.moves
                 .failures
                 .with_label_values(&[phase, state.reason.as_str()])
@@ -581,75 +589,4 @@ fn count(n: usize) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fleet_of(names: &[&str]) -> Assessment {
-        let mut core = crate::core::Core::new(&evenkeel_planner::Policy::default());
-        let (fleet, active) = (Default::default(), Default::default());
-        let mut assessment = core.assess(&fleet, &active, 0);
-        let host = |name: &&str| evenkeel_planner::Host {
-            name: (*name).to_owned(),
-            ..Default::default()
-        };
-        assessment.snapshot.hosts = names.iter().map(host).collect();
-        assessment
-    }
-
-    #[test]
-    fn a_host_that_is_gone_leaves_no_series_behind() {
-        let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
-        let (before, now) = (fleet_of(&["h1", "h2"]), fleet_of(&["h2", "h3"]));
-        metrics.assessment(&fleet_of(&[]), &before);
-        metrics.assessment(&before, &now);
-        let gathered = registry.gather();
-        let states = gathered
-            .iter()
-            .find(|family| family.name() == "evenkeel_host_state")
-            .unwrap();
-        let labels = states.get_metric().iter().flat_map(|m| m.get_label());
-        let hosts: BTreeSet<&str> = labels
-            .filter(|label| label.name() == "host")
-            .map(|label| label.value())
-            .collect();
-        assert_eq!(hosts, BTreeSet::from(["h2", "h3"]));
-    }
-
-    #[test]
-    fn a_drain_that_is_over_leaves_no_series_behind() {
-        let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
-        let host: HostName = "h1".parse().unwrap();
-        let entry = IntentEntry {
-            kind: crate::observe::IntentKind::Drain,
-            message: v1::Intent::default(),
-            mod_revision: 1,
-        };
-        let drain = Drain {
-            state: crate::core::drains::DrainState::Stuck,
-            left: 3,
-            moving: 0,
-            shut_off_stay: 0,
-            obstacles: vec![],
-            holds: vec![],
-            overdue: true,
-        };
-        let shown = |name: &str| -> Vec<f64> {
-            let gathered = registry.gather();
-            let family = gathered.iter().find(|family| family.name() == name);
-            let values = family.into_iter().flat_map(|f| f.get_metric());
-            values
-                .map(|metric| metric.get_gauge().get_value())
-                .collect()
-        };
-        metrics.drains(&[(&host, &entry, drain)]);
-        assert_eq!(shown("evenkeel_drain_guests_left"), [3.0]);
-        assert_eq!(shown("evenkeel_drain_overdue"), [1.0]);
-        assert_eq!(shown("evenkeel_drains").iter().sum::<f64>(), 1.0);
-        metrics.drains(&[]);
-        assert!(shown("evenkeel_drain_guests_left").is_empty());
-        assert!(shown("evenkeel_drain_overdue").is_empty());
-        assert_eq!(shown("evenkeel_drains"), [0.0; 4], "every state is told");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use evenkeel_tests::{Lab, LabOptions, until, wait_for};
 use tempfile::TempDir;
 use tonic::Status;
 
+use crate::prometheus::metric;
 use crate::{END, SOON};
 
 /// What stays of a failed copy is gone within this time: the target looks every twenty seconds.
@@ -492,6 +493,13 @@ fn what_cannot_be_moved_so_is_refused_by_name() {
     let ended = order_by_hand(&lab, 22, "kept", offline(DiskCopy::Whole));
     assert_eq!(ended.reason, "has_snapshots", "{ended:?}");
     assert!(!disk(&lab, "h2", "kept").exists());
+    for reason in ["guest_running", "has_snapshots"] {
+        let series =
+            format!(r#"evenkeel_migration_failures_total{{phase="prepare",reason="{reason}"}}"#);
+        until("the refusal to be counted", SOON, || {
+            metric(&lab, &series) == "1"
+        });
+    }
     // A guest without a definition of its own gets none on the way.
     assert_moved(&lab, "passing", "h2", false, DiskCopy::None);
     let info = dominfo(&lab, "h2", "passing");

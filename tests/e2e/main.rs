@@ -11,6 +11,7 @@
 )]
 
 mod abort;
+mod alerts;
 mod configuration;
 mod converge;
 mod demo;
@@ -22,6 +23,7 @@ mod measuring;
 mod metrics;
 mod modes;
 mod outage;
+mod prometheus;
 mod resolve;
 mod source_agent;
 mod steady;

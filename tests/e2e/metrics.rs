@@ -8,8 +8,8 @@ use evenkeel_proto::v1::MigrationPhase;
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::phase_of;
 use evenkeel_tests::{Lab, LabOptions, wait_for};
-use serde_json::Value;
 
+use crate::prometheus::{becomes, result};
 use crate::{END, SOON};
 
 /// What agents show, the prefix left out.
@@ -113,26 +113,6 @@ fn scraped(lab: &Lab, job: &str, names: &[&str]) {
         }
         missing.is_empty().then_some(())
     });
-}
-
-/// Waits until a query has that value: Prometheus is a scrape behind, or misses one.
-fn becomes(lab: &Lab, query: &str, expected: f64) {
-    wait_for(&format!("{query} to be {expected}"), SOON, || {
-        let result = result(lab, query);
-        let value: f64 = result.first()?["value"][1].as_str()?.parse().ok()?;
-        ((value - expected).abs() < 1e-9).then_some(())
-    });
-}
-
-fn result(lab: &Lab, query: &str) -> Vec<Value> {
-    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let told = lab.http_get("10.90.0.1:9090", &format!("/api/v1/query?query={encoded}"));
-    let told: Value = serde_json::from_str(&told).unwrap_or_default();
-    assert_eq!(told["status"], "success", "{query}: {told}");
-    told["data"]["result"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default()
 }
 
 fn promtool_has_nothing_to_say(lab: &Lab, address: &str) {

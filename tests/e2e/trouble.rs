@@ -6,6 +6,7 @@ use evenkeel_tests::network::Caller;
 use evenkeel_tests::{Lab, LabOptions, until};
 
 use crate::SOON;
+use crate::prometheus::{becomes, metric};
 
 /// A control cycle and a report.
 const CYCLE: Duration = Duration::from_secs(45);
@@ -20,18 +21,6 @@ fn until_told(lab: &Lab, words: &[&str]) {
     });
 }
 
-fn metric(lab: &Lab, name: &str) -> String {
-    let leader = lab.some_leader();
-    let number: u8 = leader[1..].parse().expect("a scheduler: s1, s2 …");
-    let text = lab.http_get(&format!("10.90.0.{}:9640", 1 + number), "/metrics");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("{name} ")));
-    line.and_then(|line| line.split(' ').nth(1))
-        .unwrap_or_default()
-        .to_owned()
-}
-
 /// Starts a copy of a guest's definition on h2, edited.
 fn start_copy(lab: &Lab, guest: &str, name: &str, edit: impl FnOnce(String) -> String) {
     let xml = lab.text(&format!("guest/{guest}.xml"));
@@ -42,7 +31,10 @@ fn start_copy(lab: &Lab, guest: &str, name: &str, edit: impl FnOnce(String) -> S
 
 #[test]
 fn a_guest_that_runs_twice_and_a_disk_with_two_writers_are_told() {
-    let lab = Lab::up(&LabOptions::default());
+    let lab = Lab::up(&LabOptions {
+        prometheus: true,
+        ..LabOptions::default()
+    });
     lab.add_guest("h1", "twin", &[]);
     lab.add_guest("h1", "disk", &["--disk", "nbd"]);
     lab.wait_for_guest("disk");
@@ -60,6 +52,9 @@ fn a_guest_that_runs_twice_and_a_disk_with_two_writers_are_told() {
         &["h1/disk and h2/other write to the same disk", "nbd://"],
     );
     assert_eq!(metric(&lab, "evenkeel_guests_on_two_hosts"), "2");
+    let alert =
+        r#"ALERTS{alertname="EvenkeelGuestOnTwoHosts",alertstate="firing",severity="critical"}"#;
+    becomes(&lab, &format!("count({alert})"), 1.0);
     let leader = lab.some_leader();
     for guest in ["h1/twin", "disk"] {
         let refused = lab.migrate(Caller::Operator, &leader, guest, "h2");
@@ -74,6 +69,7 @@ fn a_guest_that_runs_twice_and_a_disk_with_two_writers_are_told() {
     until("all to be well again", CYCLE, || {
         metric(&lab, "evenkeel_guests_on_two_hosts") == "0"
     });
+    becomes(&lab, &format!("count({alert}) or vector(0)"), 0.0);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 import os
 
 from . import network, nodes, shell
-from .model import (AGENT_METRICS_PORT, PROMETHEUS_PORT, ROUTER_ADDRESS, SCHEDULER_METRICS_PORT, LabError,
-                    etcd_ports)
+from .model import (AGENT_METRICS_PORT, PROMETHEUS_PORT, REPOSITORY, ROUTER_ADDRESS, SCHEDULER_METRICS_PORT,
+                    LabError, etcd_ports)
 
 FIRST_DISK_PORT = 10809
 
@@ -79,6 +79,7 @@ def prometheus_config(lab):
     interval = f'{int(lab.options.scrape_seconds * 1000)}ms'
     lines = ['global:', f'  scrape_interval: {interval}', f'  scrape_timeout: {interval}',
              f'  evaluation_interval: {interval}', 'rule_files:', f'  - {directory(lab, "rules", "*.yml")}',
+             f'  - {os.path.join(REPOSITORY, "deploy", "prometheus", "evenkeel-alerts.yml")}',
              'scrape_configs:']
     for job, targets in jobs.items():
         lines += [f'  - job_name: {job}', '    static_configs:', f'      - targets: [{", ".join(targets)}]']
