@@ -306,7 +306,7 @@ fn twice(guests: &[&Guest]) -> Vec<bool> {
 }
 
 /// The number of each name.
-fn numbered<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
+pub(crate) fn numbered<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
     names.zip(0..).collect()
 }
 

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::loss::{Load, Shape, loads};
-use crate::model::{Mobility, Model, ShutOffGuests};
+use crate::model::{Mobility, Model, ShutOffGuests, numbered};
 use crate::policy::Policy;
 use crate::precopy;
 use crate::search::cpu_slopes;
@@ -93,10 +93,6 @@ pub fn migration_costs(
     rows.filter_map(|g| guest_at.get(&*g.name))
         .map(|&guest| row(guest))
         .collect()
-}
-
-fn numbered<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
-    names.enumerate().map(|(at, name)| (name, at)).collect()
 }
 
 fn cost(model: &Model<'_>, guest: usize, to: usize, slopes: &[f64]) -> Option<f64> {

@@ -120,7 +120,7 @@ impl Controller {
             // In our picture at once: what is judged next must know it.
             match intent {
                 Some(message) => {
-                    let entry = entry_of(message, revision);
+                    let entry = IntentEntry::new(message, revision);
                     self.fleet.intents.insert(host, entry)
                 }
                 None => self.fleet.intents.remove(&host),
@@ -132,11 +132,9 @@ impl Controller {
 
     /// Writes down which drains libvirt says to be done, and which are not any more.
     pub(super) async fn look_after_drains(&mut self, mandate: &Mandate, now_ms: i64) {
-        let drains = self.fleet.intents.iter();
-        let drains = drains.filter(|(_, entry)| entry.kind == IntentKind::Drain);
-        let drains: Vec<HostName> = drains.map(|(host, _)| host.clone()).collect();
+        let drains: Vec<HostName> = self.fleet.drains().map(|(host, _)| host.clone()).collect();
         for host in drains {
-            let Some(entry) = self.fleet.intents.get(&host) else {
+            let Some(entry) = self.fleet.drain_of(&host) else {
                 continue;
             };
             let was_drained = entry.message.drained_at_ms > 0;
@@ -193,18 +191,6 @@ impl Planned {
     /// Whether the plan was made with this host draining: only then does it say anything about that.
     fn knows_drain(&self, host: &HostName) -> bool {
         self.draining.contains(host.as_str())
-    }
-}
-
-fn entry_of(message: v1::Intent, mod_revision: i64) -> IntentEntry {
-    let kind = match message.kind() {
-        v1::IntentKind::Drain => IntentKind::Drain,
-        v1::IntentKind::Cordon | v1::IntentKind::Unspecified => IntentKind::Cordon,
-    };
-    IntentEntry {
-        kind,
-        message,
-        mod_revision,
     }
 }
 

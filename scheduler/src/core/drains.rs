@@ -10,7 +10,7 @@ use evenkeel_planner::{BlockReason, GuestState, HostState, Mode, Plan, Purpose, 
 use evenkeel_types::{GuestId, HostName, MigrationState, Outcome};
 
 use super::{Assessment, Choice, Hold, Postponed, millis};
-use crate::observe::{Fleet, IntentEntry, IntentKind, Past, Remembered, RunState};
+use crate::observe::{Fleet, IntentEntry, Past, Remembered, RunState};
 
 /// A guest that failed to leave is tried again after this time, and after twice the last time each further time:
 /// a target that is busy or an agent that restarts is back by then.
@@ -175,10 +175,7 @@ fn wait_ms(guest: &GuestId, failed: u32) -> i64 {
 /// When a guest of a draining host is tried again, milliseconds since the Unix epoch; `None`: now.
 #[must_use]
 pub fn retry_at(fleet: &Fleet, host: &HostName, guest: &GuestId) -> Option<i64> {
-    let intent = fleet
-        .intents
-        .get(host)
-        .filter(|intent| intent.kind == IntentKind::Drain)?;
+    let intent = fleet.drain_of(host)?;
     let remembered = fleet.remembered.get(guest)?;
     attempts(remembered, guest, intent).map(|attempts| attempts.retry_at_ms)
 }
@@ -252,10 +249,7 @@ pub fn stand(
     host: &HostName,
     newest: Option<Newest<'_>>,
 ) -> Option<Drain> {
-    let intent = fleet
-        .intents
-        .get(host)
-        .filter(|intent| intent.kind == IntentKind::Drain)?;
+    let intent = fleet.drain_of(host)?;
     let (snapshot, now_ms) = (&assessment.snapshot, assessment.at_ms);
     let offline_too = intent.message.offline_too;
     let here = || snapshot.guests.iter().filter(|g| g.host == host.as_str());

@@ -30,7 +30,7 @@ use evenkeel_planner::estimate::{Estimator, Reading};
 use evenkeel_planner::{FleetLoss, HostLoss, HostState, Plan, Policy, Snapshot, fleet_loss};
 use evenkeel_types::{GuestId, HostName};
 
-use crate::observe::{Fleet, HostReport, IntentKind, RunState};
+use crate::observe::{Fleet, HostReport, RunState};
 
 pub use choose::{Choice, Postponed};
 pub use holds::Hold;
@@ -189,9 +189,7 @@ impl Core {
         if fleet.complete && self.watching_since_ms.is_none() {
             self.watching_since_ms = Some(now_ms);
         }
-        let drains = fleet.intents.iter();
-        let drains = drains.filter(|(_, intent)| intent.kind == IntentKind::Drain);
-        self.draining = drains.map(|(host, _)| host.clone()).collect();
+        self.draining = fleet.drains().map(|(host, _)| host.clone()).collect();
         self.forget_the_gone(fleet, now_ms);
         let (snapshot, guests) = snapshot::build(self, fleet, policy, now_ms);
         let loss = fleet_loss(&snapshot, policy);

@@ -8,6 +8,7 @@ use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
 use evenkeel_types::{HostName, Refusal};
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 /// An agent acknowledges an order (its journal written) within this time or is taken for unreachable.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -112,13 +113,8 @@ fn understand(update: v1::MigrationUpdate) -> Delivery {
 pub async fn resolve(
     mut client: AgentServiceClient<Channel>,
     request: v1::ResolveRequest,
-) -> Result<v1::ResolveReply, tonic::Status> {
-    match tokio::time::timeout(RESOLVE, client.resolve(request)).await {
-        Ok(reply) => reply.map(tonic::Response::into_inner),
-        Err(_) => Err(tonic::Status::unavailable(format!(
-            "no answer in {RESOLVE:?}"
-        ))),
-    }
+) -> Result<v1::ResolveReply, Status> {
+    within(RESOLVE, client.resolve(request)).await
 }
 
 /// Asks the source agent to abort a migration.
@@ -128,11 +124,17 @@ pub async fn resolve(
 pub async fn cancel(
     mut client: AgentServiceClient<Channel>,
     request: v1::CancelRequest,
-) -> Result<v1::CancelReply, tonic::Status> {
-    match tokio::time::timeout(CANCEL, client.cancel(request)).await {
-        Ok(reply) => reply.map(tonic::Response::into_inner),
-        Err(_) => Err(tonic::Status::unavailable(format!(
-            "no answer in {CANCEL:?}"
-        ))),
+) -> Result<v1::CancelReply, Status> {
+    within(CANCEL, client.cancel(request)).await
+}
+
+/// An agent's answer, or that none came in time.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(reply) => reply.map(Response::into_inner),
+        Err(_) => Err(Status::unavailable(format!("no answer in {limit:?}"))),
     }
 }

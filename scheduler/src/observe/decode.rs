@@ -10,8 +10,8 @@ use evenkeel_types::{GuestId, HostName, MigrationState};
 use prost::Message;
 
 use super::model::{
-    GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
-    Remembered, RunState,
+    GuestReading, HostFacts, HostReport, IntentEntry, JournalEntry, OrderEntry, Past, Remembered,
+    RunState,
 };
 
 /// More cores than any host or guest has; beyond it a number is nonsense.
@@ -168,12 +168,11 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
 pub(super) fn intent(host: &HostName, entry: &Entry) -> (IntentEntry, Option<String>) {
     let read = message::<v1::Intent>(entry).and_then(|m| match m.kind() {
         _ if m.host != host.as_str() => Err(format!("written for host {:?}", m.host)),
-        v1::IntentKind::Cordon => Ok((IntentKind::Cordon, m)),
-        v1::IntentKind::Drain => Ok((IntentKind::Drain, m)),
+        v1::IntentKind::Cordon | v1::IntentKind::Drain => Ok(m),
         v1::IntentKind::Unspecified => Err(format!("intent of unknown kind {}", m.kind)),
     });
-    let (kind, message, fault) = match read {
-        Ok((kind, message)) => (kind, message, None),
+    let (message, fault) = match read {
+        Ok(message) => (message, None),
         Err(fault) => {
             let message = v1::Intent {
                 host: host.to_string(),
@@ -181,16 +180,10 @@ pub(super) fn intent(host: &HostName, entry: &Entry) -> (IntentEntry, Option<Str
                 reason: "what stands in etcd for it cannot be read".to_owned(),
                 ..v1::Intent::default()
             };
-            (IntentKind::Cordon, message, Some(fault))
+            (message, Some(fault))
         }
     };
-    let mod_revision = entry.mod_revision;
-    let entry = IntentEntry {
-        kind,
-        message,
-        mod_revision,
-    };
-    (entry, fault)
+    (IntentEntry::new(message, entry.mod_revision), fault)
 }
 
 pub(super) fn order(guest: &GuestId, entry: &Entry) -> Result<OrderEntry, String> {

@@ -100,6 +100,19 @@ impl Fleet {
         }
     }
 
+    /// Hosts that are being drained, and how.
+    pub fn drains(&self) -> impl Iterator<Item = (&HostName, &IntentEntry)> {
+        let intents = self.intents.iter();
+        intents.filter(|(_, intent)| intent.kind == IntentKind::Drain)
+    }
+
+    /// How a host is being drained; `None`: it is not.
+    #[must_use]
+    pub fn drain_of(&self, host: &HostName) -> Option<&IntentEntry> {
+        let intent = self.intents.get(host);
+        intent.filter(|intent| intent.kind == IntentKind::Drain)
+    }
+
     /// We have written something at `revision` and put it into the picture. A listing from before would take it
     /// out again for a moment, in which a pause or an order would not be seen.
     pub fn note_written(&mut self, revision: i64) {

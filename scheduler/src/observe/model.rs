@@ -137,6 +137,22 @@ pub struct IntentEntry {
     pub mod_revision: i64,
 }
 
+impl IntentEntry {
+    /// An intent that stands at a revision; of a kind that is not known it closes the host at least.
+    #[must_use]
+    pub fn new(message: v1::Intent, mod_revision: i64) -> Self {
+        let kind = match message.kind() {
+            v1::IntentKind::Drain => IntentKind::Drain,
+            v1::IntentKind::Cordon | v1::IntentKind::Unspecified => IntentKind::Cordon,
+        };
+        Self {
+            kind,
+            message,
+            mod_revision,
+        }
+    }
+}
+
 /// An order in etcd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrderEntry {

@@ -36,15 +36,7 @@ fn intend(bench: &mut Bench, kind: v1::IntentKind, edit: impl FnOnce(&mut v1::In
         ..Default::default()
     };
     edit(&mut message);
-    let kind = match kind {
-        v1::IntentKind::Drain => IntentKind::Drain,
-        v1::IntentKind::Cordon | v1::IntentKind::Unspecified => IntentKind::Cordon,
-    };
-    let entry = IntentEntry {
-        kind,
-        message,
-        mod_revision: 10,
-    };
+    let entry = IntentEntry::new(message, 10);
     bench.fleet.intents.insert(host("h1"), entry);
 }
 
