@@ -1,7 +1,6 @@
 //! Hosts are taken out of service and put back: drained by libvirt's own word, whatever becomes of the leader.
 
 use std::collections::BTreeMap;
-use std::process::Output;
 use std::time::Duration;
 
 use evenkeel_proto::v1;
@@ -9,7 +8,7 @@ use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::{answer, ask};
 use evenkeel_tests::{Lab, LabOptions, tell, until, wait_for};
 
-use crate::{END, QUICK_POLICY, SOON, is_copying};
+use crate::{END, QUICK_POLICY, SOON, ends_with, is_copying};
 
 /// A drain of a dozen small guests, also on a busy machine.
 const DOZEN: Duration = Duration::from_secs(300);
@@ -27,22 +26,6 @@ fn host(lab: &Lab, name: &str) -> v1::HostView {
             reply.hosts.into_iter().next()
         })
     })
-}
-
-fn evenkeel(lab: &Lab, words: &[&str]) -> Output {
-    lab.attempt(&[&["evenkeel"], words].concat())
-}
-
-/// What `evenkeel WORDS` said, which must end with this code.
-fn ends_with(lab: &Lab, code: i32, words: &[&str]) -> String {
-    let done = evenkeel(lab, words);
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&done.stdout),
-        String::from_utf8_lossy(&done.stderr)
-    );
-    assert_eq!(done.status.code(), Some(code), "evenkeel {words:?}: {said}");
-    said
 }
 
 /// Guests that libvirt has on a host, whatever their state.

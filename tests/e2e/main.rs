@@ -23,6 +23,7 @@ mod measuring;
 mod metrics;
 mod modes;
 mod outage;
+mod policy;
 mod prometheus;
 mod resolve;
 mod source_agent;
@@ -43,6 +44,18 @@ const SOON: Duration = Duration::from_secs(60);
 const END: Duration = SOON;
 /// The demo's policy: the patience of somebody who watches.
 const QUICK_POLICY: &str = include_str!("../../deploy/lab/demo-policy.toml");
+
+/// What `evenkeel WORDS` said, which must end with this code.
+fn ends_with(lab: &Lab, code: i32, words: &[&str]) -> String {
+    let done = lab.attempt(&[&["evenkeel"], words].concat());
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert_eq!(done.status.code(), Some(code), "evenkeel {words:?}: {said}");
+    said
+}
 
 /// Orders a migration over a slowed link and waits until memory is being copied.
 fn begin_slow_migration(lab: &Lab, guest: &str, source: &str, target: &str) -> Order {

@@ -1,6 +1,7 @@
 //! The command line: verbs, flags and their help. Nothing is done here.
 
 mod hosts;
+mod policy;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::Address;
 
 pub use hosts::{DrainArgs, HostNames, RollArgs};
+pub use policy::PolicyCommand;
 
 /// Steers and watches Evenkeel, the load balancer of a libvirt fleet.
 #[derive(Debug, Parser)]
@@ -514,32 +516,6 @@ pub struct CancelArgs {
     /// Whether to change anything.
     #[command(flatten)]
     pub dry_run: DryRun,
-}
-
-/// Verbs of `policy`.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Check a policy file: every fault with its place
-    Check {
-        /// The policy file; - for standard input
-        file: PathBuf,
-        /// Look for rules that this fleet cannot fulfil, too; - for standard input
-        #[arg(long, value_name = "FILE")]
-        snapshot: Option<PathBuf>,
-    },
-    /// Print the policy in force
-    Show,
-    /// Put a policy into force
-    Apply {
-        /// The policy file; - for standard input
-        file: PathBuf,
-        /// Only if this revision is in force [default: whichever is]
-        #[arg(long, value_name = "N")]
-        if_revision: Option<u64>,
-        /// Whether to change anything.
-        #[command(flatten)]
-        dry_run: DryRun,
-    },
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

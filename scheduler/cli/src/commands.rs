@@ -6,6 +6,7 @@ mod drain;
 mod explain;
 mod fleet;
 mod follow;
+mod history;
 mod list;
 mod migrate;
 mod plan;

@@ -16,7 +16,7 @@ pub enum Exit {
     Ok,
     /// It did not work.
     Failed,
-    /// A plan has steps; only with `--detailed-exitcode`.
+    /// A plan has steps, or a policy differs; only with `--detailed-exitcode`.
     ChangesPending,
     /// Somebody else changed it first.
     Conflict,
@@ -44,7 +44,7 @@ impl Exit {
         (
             Self::ChangesPending,
             2,
-            "the plan has steps (only with --detailed-exitcode)",
+            "the plan has steps, or the policy differs (only with --detailed-exitcode)",
         ),
         (
             Self::Conflict,

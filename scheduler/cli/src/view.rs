@@ -14,8 +14,8 @@ mod plan;
 mod status;
 
 pub use change::{
-    MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyFault, PolicyPlace,
-    PolicyShown, Resolved, UnfulfilledRule,
+    MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyDiff, PolicyFault,
+    PolicyHistory, PolicyPlace, PolicyRevision, PolicyShown, Resolved, UnfulfilledRule,
 };
 pub use drain::{
     Drain, DrainEnd, HostIntent, Intent, IntentsChange, Obstacle, RollEnd, RollFailure,

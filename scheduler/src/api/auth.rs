@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// Every method of `SchedulerService`.
-pub const METHODS: [(&str, Access); 17] = [
+pub const METHODS: [(&str, Access); 18] = [
     ("GetStatus", Access::Read),
     ("ListHosts", Access::Read),
     ("ListGuests", Access::Read),
@@ -22,6 +22,7 @@ pub const METHODS: [(&str, Access); 17] = [
     ("GetPlan", Access::Read),
     ("GetSnapshot", Access::Read),
     ("GetPolicy", Access::Read),
+    ("GetPolicyHistory", Access::Read),
     ("SetMode", Access::Write),
     ("SetPause", Access::Write),
     ("Resume", Access::Write),

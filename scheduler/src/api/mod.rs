@@ -432,6 +432,25 @@ impl SchedulerService for Api {
         Ok(Response::new(reply))
     }
 
+    async fn get_policy_history(
+        &self,
+        request: Request<v1::GetPolicyHistoryRequest>,
+    ) -> Result<Response<v1::GetPolicyHistoryReply>, Status> {
+        let caller = authorise("GetPolicyHistory", &request)?;
+        let leader = self.ask_leader(
+            &request,
+            &caller,
+            STATUS_DEADLINE,
+            |mut leader, asked| async move { leader.get_policy_history(asked).await },
+        );
+        if let Some(history) = leader.await {
+            return Ok(history);
+        }
+        let revision = request.into_inner().revision;
+        let history = self.read(move |c| views::policy_history(c, revision));
+        history.await?.map(Response::new)
+    }
+
     async fn set_mode(
         &self,
         request: Request<v1::SetModeRequest>,

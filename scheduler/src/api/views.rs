@@ -287,6 +287,34 @@ pub fn migration_by_prefix(c: &Controller, prefix: &str) -> Result<v1::Migration
     }
 }
 
+/// `evenkeel policy history`, and one policy of it.
+///
+/// # Errors
+/// When that revision is not kept, or cannot be read.
+pub fn policy_history(c: &Controller, revision: u64) -> Result<v1::GetPolicyHistoryReply, Status> {
+    let history = &c.fleet().policy_history;
+    let active = c.active().revision();
+    let records = if revision == 0 {
+        let newest_first = history.iter().rev();
+        let without_text = newest_first.map(|(n, record)| v1::PolicyRecord {
+            text: String::new(),
+            revision: *n,
+            ..record.clone()
+        });
+        without_text.collect()
+    } else {
+        let record = history.get(&revision).ok_or_else(|| {
+            Status::not_found(format!("policy rev {revision} is not kept (any more)"))
+        })?;
+        if record.revision != revision {
+            let message = format!("policy rev {revision} cannot be read in etcd");
+            return Err(Status::failed_precondition(message));
+        }
+        vec![record.clone()]
+    };
+    Ok(v1::GetPolicyHistoryReply { records, active })
+}
+
 /// Where a migration stands in the picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Place<'a> {

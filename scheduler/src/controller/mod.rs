@@ -7,6 +7,7 @@
 mod act;
 mod clock;
 mod intents;
+mod policy;
 mod resolve;
 mod sweep;
 mod write;

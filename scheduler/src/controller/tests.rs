@@ -137,7 +137,8 @@ async fn when_the_clock_was_set_nothing_moves_until_enough_was_watched_again() {
 async fn a_broken_policy_is_replaced_at_its_own_revision_and_moves_nothing_by_hand() {
     let mut bench = Bench::leading().await;
     bench.govern("schema = 1\nmode = \"fast\"\n", 4);
-    bench.controller.fleet.policy_history.extend(1..=6);
+    let kept = (1..=6).map(|n| (n, v1::PolicyRecord::default()));
+    bench.controller.fleet.policy_history.extend(kept);
     bench.controller.tick().await;
     let controller = &mut bench.controller;
     assert_eq!(controller.active.revision(), 4);

@@ -7,7 +7,7 @@ mod decode;
 pub mod feed;
 pub mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use evenkeel_daemon::{Change, Entry};
 use evenkeel_proto::keys::{Key, Keys};
@@ -39,8 +39,8 @@ pub struct Fleet {
     /// The policy's text and revision, with the revision of its key. A value that cannot be understood is an
     /// empty record: something stands there, and it is no policy.
     pub policy: Option<(v1::PolicyRecord, i64)>,
-    /// Policy revisions that are kept.
-    pub policy_history: BTreeSet<u64>,
+    /// Policies that are kept, by revision. One that cannot be understood is an empty record.
+    pub policy_history: BTreeMap<u64, v1::PolicyRecord>,
     /// Replicas that campaign, by key, with the revision at which each did: the oldest leads.
     pub candidates: BTreeMap<String, (i64, v1::LeaderInfo)>,
     /// Keys whose value could not be understood, with the reason. Nothing is guessed from them.
@@ -195,7 +195,10 @@ impl Fleet {
                 Touched::Other
             }
             Key::PolicyHistory(n) => {
-                self.policy_history.insert(n);
+                let record: Result<v1::PolicyRecord, String> = decode::message(entry);
+                let kept = record.clone().unwrap_or_default();
+                self.policy_history.insert(n, kept);
+                record?;
                 Touched::Other
             }
         })

@@ -234,7 +234,18 @@ fn a_policy_that_is_no_message_stands_with_its_own_revision() {
     let standing = (v1::PolicyRecord::default(), 8);
     assert_eq!(fleet.policy, Some(standing), "to be replaced at revision 8");
     assert!(fleet.malformed.contains_key(&keys.policy_active()));
-    assert_eq!(fleet.policy_history.last(), Some(&3));
+    assert_eq!(fleet.policy_history[&3], sound);
+    let garbage = Entry {
+        value: vec![0xff; 9],
+        ..entry(keys.policy_history(4), &sound, 9)
+    };
+    put(&mut fleet, garbage);
+    let newest = fleet.policy_history.last_key_value();
+    assert_eq!(
+        newest,
+        Some((&4, &v1::PolicyRecord::default())),
+        "no revision is used twice"
+    );
 }
 
 #[test]

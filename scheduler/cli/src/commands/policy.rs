@@ -1,4 +1,4 @@
-//! `policy check`, `policy show` and `policy apply`
+//! `policy check`, `policy show` and `policy apply`; [`history`] has the rest.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,7 +8,7 @@ use evenkeel_planner::{Blocked, Policy, rule_faults};
 use evenkeel_proto::v1;
 
 use super::Session;
-use super::fleet;
+use super::{fleet, history};
 use crate::args::PolicyCommand;
 use crate::client::{Client, QUICK};
 use crate::exit::{Exit, Failure};
@@ -21,12 +21,26 @@ pub(super) async fn policy(
 ) -> Result<Exit, Failure> {
     match args {
         PolicyCommand::Check { file, snapshot } => check(session, file, snapshot.as_deref()),
-        PolicyCommand::Show => show(session).await,
+        PolicyCommand::Show { revision: None } => show(session).await,
+        PolicyCommand::Show {
+            revision: Some(revision),
+        } => history::show(session, *revision).await,
+        PolicyCommand::History => history::history(session).await,
+        PolicyCommand::Diff {
+            file,
+            revision,
+            detailed_exitcode,
+        } => history::diff(session, file, *revision, *detailed_exitcode).await,
         PolicyCommand::Apply {
             file,
             if_revision,
             dry_run,
         } => apply(session, file, *if_revision, dry_run.dry_run).await,
+        PolicyCommand::Rollback {
+            revision,
+            if_revision,
+            dry_run,
+        } => history::rollback(session, *revision, *if_revision, dry_run.dry_run).await,
     }
 }
 
@@ -183,11 +197,21 @@ async fn show(session: &mut Session<'_>) -> Result<Exit, Failure> {
         );
         session.io.say(&output::text::harmless(&words));
     }
+    print_policy(session, reply.revision, reply.text, reply.fault)
+}
+
+/// Prints a policy as it was written.
+pub(super) fn print_policy(
+    session: &mut Session<'_>,
+    policy_revision: u64,
+    text: String,
+    fault: String,
+) -> Result<Exit, Failure> {
     let shown = PolicyShown {
         schema: PolicyShown::SCHEMA,
-        policy_revision: reply.revision,
-        text: reply.text,
-        fault: (!reply.fault.is_empty()).then_some(reply.fault),
+        policy_revision,
+        text,
+        fault: (!fault.is_empty()).then_some(fault),
     };
     let words = |shown: &PolicyShown, _| match shown.text.ends_with('\n') {
         true => shown.text.clone(),
@@ -212,22 +236,39 @@ fn fault_view(fault: &Fault) -> PolicyFault {
     }
 }
 
+/// Reads a policy file that is to be sent; told here with line and column instead of by the leader after a round trip.
+pub(super) fn read_sound(
+    session: &mut Session<'_>,
+    file: &Path,
+) -> Result<(String, String), Failure> {
+    let (name, text, check) = read_policy(file)?;
+    sound(session, &name, check)?;
+    Ok((name, text))
+}
+
+/// Tells warnings, and refuses a faulty policy.
+pub(super) fn sound(
+    session: &mut Session<'_>,
+    name: &str,
+    check: PolicyCheck,
+) -> Result<Policy, Failure> {
+    if !check.warnings.is_empty() {
+        session
+            .io
+            .say(&describe(name, "warning: ", &check.warnings));
+    }
+    check.into_policy().map_err(|error| Failure::Policy {
+        faults: describe(name, "", &error.faults),
+    })
+}
+
 async fn apply(
     session: &mut Session<'_>,
     file: &Path,
     if_revision: Option<u64>,
     dry_run: bool,
 ) -> Result<Exit, Failure> {
-    let (name, text, check) = read_policy(file)?;
-    if !check.warnings.is_empty() {
-        session
-            .io
-            .say(&describe(&name, "warning: ", &check.warnings));
-    }
-    // Told here with line and column instead of by the leader after a round trip.
-    check.into_policy().map_err(|error| Failure::Policy {
-        faults: describe(&name, "", &error.faults),
-    })?;
+    let (name, text) = read_sound(session, file)?;
     let client = session.client()?;
     let expected_revision = match if_revision {
         Some(revision) => revision,
@@ -239,6 +280,16 @@ async fn apply(
         dry_run,
         expected_revision,
     };
+    send(session, &client, request, &name).await
+}
+
+/// Has the leader apply a policy that is sound, and tells what came of it.
+pub(super) async fn send(
+    session: &mut Session<'_>,
+    client: &Client,
+    request: v1::ApplyPolicyRequest,
+    name: &str,
+) -> Result<Exit, Failure> {
     let reply = client
         .write(|mut scheduler| {
             let request = request.clone();
@@ -247,13 +298,14 @@ async fn apply(
         .await?;
     let applied = PolicyApplied {
         schema: PolicyApplied::SCHEMA,
-        previous_revision: expected_revision,
+        previous_revision: request.expected_revision,
         policy_revision: reply.policy_revision,
-        dry_run,
+        dry_run: request.dry_run,
     };
     let words = |applied: &PolicyApplied, _| {
         if applied.dry_run {
-            return format!("{name} would replace policy rev {expected_revision}\n");
+            let previous = applied.previous_revision;
+            return format!("{name} would replace policy rev {previous}\n");
         }
         format!(
             "policy rev {} is in force, from {name}\n",

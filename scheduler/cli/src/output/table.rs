@@ -6,10 +6,12 @@ use super::text::harmless;
 mod guests;
 mod hosts;
 mod migrations;
+mod policies;
 
 pub use guests::guests;
 pub use hosts::hosts;
 pub use migrations::migrations;
+pub use policies::policies;
 
 /// Which side a column is flush with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

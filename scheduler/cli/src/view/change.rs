@@ -1,8 +1,10 @@
 //! What a changing command has done: small documents, one per verb.
 
+use evenkeel_proto::v1;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Migration, Pause};
+use super::{Migration, Pause, some_text, some_time};
 
 /// `evenkeel.mode/1`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,6 +71,45 @@ pub struct PolicyApplied {
     pub policy_revision: u64,
     /// Whether nothing was changed.
     pub dry_run: bool,
+}
+
+/// `evenkeel.policy_history/1`: policies that were applied and are kept, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyHistory {
+    /// Always `evenkeel.policy_history/1`.
+    pub schema: &'static str,
+    /// Those.
+    pub policies: Vec<PolicyRevision>,
+}
+
+/// A policy that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyRevision {
+    /// Its revision.
+    pub policy_revision: u64,
+    /// Whether it is the newest: the one in force, unless that cannot be read.
+    pub active: bool,
+    /// When it was applied.
+    pub applied_at: Option<Timestamp>,
+    /// Who applied it.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// `evenkeel.policy_diff/1`: what a file would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyDiff {
+    /// Always `evenkeel.policy_diff/1`.
+    pub schema: &'static str,
+    /// What it was compared with.
+    pub policy_revision: u64,
+    /// The file.
+    pub file: String,
+    /// Whether anything differs.
+    pub differs: bool,
+    /// The difference, in the unified format; empty: none.
+    pub diff: String,
 }
 
 /// `evenkeel.policy_check/1`
@@ -161,6 +202,33 @@ impl Resolved {
 impl PolicyApplied {
     /// The schema's name.
     pub const SCHEMA: &'static str = "evenkeel.policy_applied/1";
+}
+
+impl PolicyHistory {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.policy_history/1";
+}
+
+impl PolicyDiff {
+    /// The schema's name.
+    pub const SCHEMA: &'static str = "evenkeel.policy_diff/1";
+}
+
+impl From<v1::GetPolicyHistoryReply> for PolicyHistory {
+    fn from(reply: v1::GetPolicyHistoryReply) -> Self {
+        let records = reply.records.into_iter();
+        let policies = records.map(|record| PolicyRevision {
+            policy_revision: record.revision,
+            active: record.revision == reply.active,
+            applied_at: some_time(record.applied_at_ms),
+            by: some_text(record.author),
+            reason: some_text(record.reason),
+        });
+        Self {
+            schema: Self::SCHEMA,
+            policies: policies.collect(),
+        }
+    }
 }
 
 impl PolicyShown {

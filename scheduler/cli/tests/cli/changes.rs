@@ -192,6 +192,100 @@ fn a_policy_is_applied_over_the_revision_it_was_made_from() {
 }
 
 #[test]
+fn policies_that_were_applied_are_listed_and_shown() {
+    let world = World::new();
+    let out = world.run(&["policy", "history"]).ok();
+    let rows: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.len(), 4, "{out}");
+    assert_eq!(rows[1][..3], ["41", "*", "2026-11-22T22:00:00Z"], "{out}");
+    assert!(
+        rows[1].ends_with(&["operator/anna", "db1", "stays"]),
+        "{out}"
+    );
+    assert!(rows[2].ends_with(&["operator/anna", "-"]), "{out}");
+    let names = world.run(&["policy", "history", "-o", "name"]).ok();
+    assert_eq!(names, "41\n40\n38\n");
+    let json = world
+        .run(&["policy", "history", "-o", "json"])
+        .json("evenkeel.policy_history/1");
+    assert_eq!(json["policies"][0]["active"], true);
+    assert_eq!(json["policies"][1]["reason"], serde_json::Value::Null);
+    assert_eq!(
+        world.run(&["policy", "show", "--revision", "40"]).ok(),
+        "schema = 1\nmode = \"observe\"\n"
+    );
+    world
+        .run(&["policy", "show", "--revision", "7"])
+        .fails(1, "policy rev 7 is not kept");
+    world
+        .run(&["policy", "show", "--revision", "0"])
+        .fails(64, "0 is not in 1..");
+}
+
+#[test]
+fn what_a_policy_would_change_is_shown() {
+    let world = World::new();
+    let new = world.file("new.toml", &crate::fleet::POLICY.replace("db1", "db2"));
+    let new = new.to_str().unwrap();
+    let run = world.run(&["policy", "diff", new]);
+    let expected = format!(
+        "--- policy rev 41\n+++ {new}\n@@ -2,4 +2,4 @@\n mode = \"automatic\"\n \n [opt_out.db]\n\
+         -guests = [\"db1\"]\n+guests = [\"db2\"]\n"
+    );
+    assert_eq!(run.ok(), expected);
+    let pending = world.run(&["policy", "diff", new, "--detailed-exitcode"]);
+    assert_eq!(pending.code, 2);
+    let json = world
+        .run(&["policy", "diff", new, "--revision", "40", "-o", "json"])
+        .json("evenkeel.policy_diff/1");
+    assert_eq!(
+        (&json["policy_revision"], &json["differs"]),
+        (&40.into(), &true.into())
+    );
+    let same = world.file("same.toml", crate::fleet::POLICY);
+    let run = world.run(&[
+        "policy",
+        "diff",
+        same.to_str().unwrap(),
+        "--detailed-exitcode",
+    ]);
+    assert_eq!((run.code, run.out.as_str()), (0, ""));
+    assert!(run.err.contains("is what policy rev 41 is"), "{run:?}");
+    let bad = world.file("bad.toml", "schema = 1\nmdoe = 1\n");
+    world
+        .run(&["policy", "diff", bad.to_str().unwrap()])
+        .fails(78, "bad.toml:2:1: ");
+}
+
+#[test]
+fn an_earlier_policy_is_put_into_force_again() {
+    let world = World::new();
+    let dry = world.run(&["policy", "rollback", "40", "--dry-run"]);
+    assert_eq!(dry.ok(), "policy rev 40 would replace policy rev 41\n");
+    let run = world.run(&["policy", "rollback", "40", "--reason", "too many moves"]);
+    assert_eq!(run.out, "policy rev 42 is in force, from policy rev 40\n");
+    let told = "the mode changes with it, from automatic to observe";
+    assert!(run.err.contains(told), "{run:?}");
+    let applied = world.fake.state().log.last().cloned().unwrap();
+    assert!(
+        applied.ends_with("\"rollback to rev 40: too many moves\""),
+        "{applied}"
+    );
+    world
+        .run(&["policy", "rollback", "40", "--if-revision", "41"])
+        .fails(3, "policy rev 42 is in force");
+    world
+        .run(&["policy", "rollback", "38"])
+        .fails(78, "policy rev 38:2:8: ");
+    world
+        .run(&["policy", "rollback", "7"])
+        .fails(1, "policy rev 7 is not kept");
+}
+
+#[test]
 fn completions_are_printed_without_a_configuration() {
     let world = World::new();
     std::fs::remove_file(world.path("evenkeel.toml")).unwrap();

@@ -403,6 +403,27 @@ impl SchedulerService for Fake {
         }))
     }
 
+    async fn get_policy_history(
+        &self,
+        request: Request<v1::GetPolicyHistoryRequest>,
+    ) -> Answer<v1::GetPolicyHistoryReply> {
+        let asked = self.enter("get_policy_history", request).await?.revision;
+        let mut records = fleet::policies();
+        if asked == 0 {
+            records.iter_mut().for_each(|record| record.text.clear());
+        } else {
+            records.retain(|record| record.revision == asked);
+            if records.is_empty() {
+                let message = format!("policy rev {asked} is not kept (any more)");
+                return Err(Status::not_found(message));
+            }
+        }
+        Ok(Response::new(v1::GetPolicyHistoryReply {
+            records,
+            active: self.state().status.policy_revision,
+        }))
+    }
+
     async fn apply_policy(
         &self,
         request: Request<v1::ApplyPolicyRequest>,
@@ -413,7 +434,9 @@ impl SchedulerService for Fake {
         if asked.expected_revision != now {
             return Err(Status::aborted(format!("policy rev {now} is in force")));
         }
-        state.log.push(format!("policy {:?}", asked.text));
+        state
+            .log
+            .push(format!("policy {:?} {:?}", asked.text, asked.reason));
         if !asked.dry_run {
             state.status.policy_revision += 1;
         }

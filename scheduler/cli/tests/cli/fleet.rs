@@ -192,4 +192,25 @@ pub(crate) fn migrations(now_ms: i64) -> Vec<v1::Migration> {
 pub(crate) const PLAN: &str = include_str!("../fleet/plan.json");
 pub(crate) const POLICY: &str =
     "schema = 1\nmode = \"automatic\"\n\n[opt_out.db]\nguests = [\"db1\"]\n";
+/// Policies that were applied, the newest first: 41 governs.
+pub(crate) fn policies() -> Vec<v1::PolicyRecord> {
+    let record = |revision, text: &str, reason: &str, hours: i64| v1::PolicyRecord {
+        text: text.to_owned(),
+        author: "operator/anna".to_owned(),
+        reason: reason.to_owned(),
+        applied_at_ms: NOW_MS - hours * 3_600_000,
+        revision,
+    };
+    vec![
+        record(41, POLICY, "db1 stays", 3),
+        record(40, "schema = 1\nmode = \"observe\"\n", "", 50),
+        record(
+            38,
+            "schema = 1\nmode = \"swift\"\n",
+            "of a version to come",
+            900,
+        ),
+    ]
+}
+
 pub(crate) const SNAPSHOT: &str = include_str!("../fleet/snapshot.json");

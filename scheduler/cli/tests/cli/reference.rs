@@ -51,8 +51,9 @@ const DOCUMENTS: &str = "\
 fields and unknown values of names as they come. Units stand in the names, times are RFC 3339 in UTC, and
 what is not known is null. `plan` prints the scheduler's `evenkeel.plan/1` and `snapshot` its
 `evenkeel.snapshot/1` (see [snapshot.md](snapshot.md)) untouched. `explain` prints `evenkeel.explain/1`: what a
-table of it means stands in [../explain.md](../explain.md). `policy show` prints `evenkeel.policy/1`. Changing commands print `evenkeel.mode/1`, `evenkeel.pause/1`,
-`evenkeel.migration_change/1` and `evenkeel.policy_applied/1`, `policy check` prints `evenkeel.policy_check/1`;
+table of it means stands in [../explain.md](../explain.md). `policy show` prints `evenkeel.policy/1`, `policy history`
+`evenkeel.policy_history/1`, `policy diff` `evenkeel.policy_diff/1`. Changing commands print `evenkeel.mode/1`,
+`evenkeel.pause/1`, `evenkeel.migration_change/1` and (also `policy rollback`) `evenkeel.policy_applied/1`, `policy check` prints `evenkeel.policy_check/1`;
 `evenkeel.intents/1` (cordons and drains) and `evenkeel.roll/1` are of this kind, too;
 all but `evenkeel.policy_check/1` say in `dry_run` whether nothing was changed.
 `drain` prints `evenkeel.drain/1` when it has followed to the end: the hosts as they were seen last.
