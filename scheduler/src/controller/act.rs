@@ -145,7 +145,7 @@ impl Controller {
         );
     }
 
-    /// Puts an order for a step into etcd; delivering it is left to the next look.
+    /// Puts an order for a step into etcd; the next look delivers it, and is due at once.
     pub(super) async fn order(
         &mut self,
         mandate: &Mandate,
@@ -168,6 +168,7 @@ impl Controller {
         let order = order_for(step, &moved, policy, cause, unix_ms());
         let (order, mod_revision) = self.orders.create(mandate, order, &guest).await?;
         self.fleet.note_written(mod_revision);
+        self.is_due = true;
         // In our picture at once: what is judged next must count it.
         if let Ok(order) = Order::try_from(order.clone()) {
             self.fleet.orders.insert(

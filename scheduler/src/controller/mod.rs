@@ -181,6 +181,8 @@ pub struct Controller {
     planning: Option<Planning>,
     deliveries: BTreeMap<OrderId, Delivered>,
     delivered: Answers,
+    /// Orders are to be looked after at once: there is a new one, or a migration has ended.
+    is_due: bool,
     /// Orders whose end we have written and not yet seen.
     settled: BTreeSet<OrderId>,
     /// Epoch of the mandate we acted under last.
@@ -233,6 +235,7 @@ impl Controller {
             planning: None,
             deliveries: BTreeMap::new(),
             delivered: mpsc::channel(QUEUE),
+            is_due: false,
             settled: BTreeSet::new(),
             led_epoch: None,
             pace: Pace::new(now_ms),
@@ -253,6 +256,9 @@ impl Controller {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            if std::mem::take(&mut self.is_due) {
+                tick.reset_immediately();
+            }
             tokio::select! {
                 change = changes.recv() => match change {
                     Some(change) => self.take(change),
@@ -282,7 +288,8 @@ impl Controller {
                     }
                 }
                 Touched::Host(_) | Touched::Control => self.pace.hasten(now_ms),
-                Touched::Migration(_) | Touched::Other => {}
+                Touched::Migration(guest) => self.is_due |= self.fleet.has_ended(&guest),
+                Touched::Other => {}
             }
         }
         self.parts.readiness.set(self.fleet.complete);

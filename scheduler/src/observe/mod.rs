@@ -270,6 +270,14 @@ impl Fleet {
             .filter(|journal| journal.order.id == entry.order.id)
     }
 
+    /// Whether an order stands for a guest whose migration is over.
+    #[must_use]
+    pub fn has_ended(&self, guest: &GuestId) -> bool {
+        let order = self.orders.get(guest);
+        let journal = order.and_then(|entry| self.journal_of(entry));
+        journal.is_some_and(|journal| journal.state.outcome().is_some())
+    }
+
     /// Migrations that are not over: orders that stand and journals that are open.
     #[must_use]
     pub fn open_migrations(&self) -> BTreeMap<OrderId, &evenkeel_proto::order::Order> {
