@@ -5,7 +5,7 @@
 //!     │ counters       ▲ migrate        ▲  ▲                     │ gRPC
 //!     ▼                │                │  └──── journal ◀─┐     ▼
 //!  measure ──▶ reporter, inventory ─────┘             ├── driver, target ◀── service
-//!                                             adopt ──┘
+//!  dirtying (curves) ◀── service              adopt ──┘
 //! ```
 //!
 //! The agent is the gatekeeper of its host: nothing starts here without an order that stands in etcd under the
@@ -15,6 +15,7 @@ pub mod adopt;
 pub mod calls;
 pub mod config;
 pub mod digest;
+pub mod dirtying;
 pub mod driver;
 pub mod epoch;
 pub mod hypervisor;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::config::ReportPace;
+use crate::dirtying::Curves;
 use crate::hypervisor::{GuestCounters, GuestTraits, Hypervisor, HypervisorError, HypervisorEvent};
 use crate::measure::deadband::{Deadband, SendReason, Silence};
 use crate::measure::{Reading, Sampler};
@@ -52,6 +53,7 @@ pub struct Watcher<H> {
     deadband: Deadband,
     pace: ReportPace,
     metrics: AgentMetrics,
+    curves: Arc<Curves>,
     started: Instant,
     /// A look that was not over in time.
     pending: Option<JoinHandle<Result<Look, HypervisorError>>>,
@@ -80,6 +82,8 @@ pub struct WatcherParts {
     pub pace: ReportPace,
     /// Where figures are shown.
     pub metrics: AgentMetrics,
+    /// Where dirty curves are left.
+    pub curves: Arc<Curves>,
 }
 
 impl<H> std::fmt::Debug for Watcher<H> {
@@ -104,6 +108,7 @@ impl<H: Hypervisor> Watcher<H> {
             },
             pace: parts.pace,
             metrics: parts.metrics,
+            curves: parts.curves,
             started: Instant::now(),
             pending: None,
             changed: BTreeSet::new(),
@@ -200,9 +205,13 @@ impl<H: Hypervisor> Watcher<H> {
         if let Some(look) = &look {
             self.forget_the_gone(&look.counters);
         }
+        let at = begun.duration_since(self.started);
+        for (guest, curve) in self.curves.take() {
+            self.sampler.set_curve(&guest, at, curve);
+        }
         let guests = look.as_ref().map(|l| l.counters.as_slice());
         let report = self.sampler.push(&Reading {
-            at: begun.duration_since(self.started),
+            at,
             wall_ms: unix_ms(),
             guests,
             host: &host,

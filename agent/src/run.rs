@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::Calls;
 use crate::config::Config;
+use crate::dirtying::{Curves, Meter};
 use crate::driver::{Driver, Figures, Running, Timings};
 use crate::epoch::EpochFloor;
 use crate::hypervisor::Hypervisor;
@@ -28,7 +29,7 @@ use crate::metrics::AgentMetrics;
 use crate::peer::grpc::GrpcPeers;
 use crate::pressure::HostReader;
 use crate::reporter::{Watcher, WatcherParts};
-use crate::service::{Api, serve};
+use crate::service::{self, Api, serve};
 use crate::target::Target;
 use crate::{adopt, inventory, reporter};
 
@@ -47,11 +48,8 @@ struct Base<H> {
     tasks: TaskTracker,
 }
 
-/// The migrating half.
-struct Hands<H> {
-    driver: Arc<Driver<H, EtcdRecords, GrpcPeers>>,
-    target: Arc<Target<H, EtcdRecords>>,
-}
+/// Who does the work.
+type Hands<H> = service::Hands<H, EtcdRecords, GrpcPeers>;
 
 /// Runs the agent until `stop`. A migration that is under way then goes on without it.
 ///
@@ -77,9 +75,10 @@ pub async fn run<H: Hypervisor>(
         tasks: TaskTracker::new(),
     };
     let ready = Readiness::default();
-    let hands = start_hands(&base)?;
+    let curves = Arc::new(Curves::default());
+    let hands = start_hands(&base, &curves)?;
     let served = start_services(&base, &hands, ready.clone()).await?;
-    start_reporting(&base, &hands)?;
+    start_reporting(&base, &hands, curves)?;
     ready.set(true);
     notify(&[NotifyState::Ready]);
     tracing::info!(
@@ -113,7 +112,7 @@ fn lock_state(config: &Config) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
+fn start_hands<H: Hypervisor>(base: &Base<H>, curves: &Arc<Curves>) -> anyhow::Result<Hands<H>> {
     let config = &base.config;
     let (own, known) = watch::channel(v1::Inventory::default());
     let records = Arc::new(EtcdRecords::new(
@@ -162,7 +161,12 @@ fn start_hands<H: Hypervisor>(base: &Base<H>) -> anyhow::Result<Hands<H>> {
         incomings,
         base.stop.clone(),
     ));
-    Ok(Hands { driver, target })
+    let meter = Meter::new(base.calls.clone(), Arc::clone(curves));
+    Ok(Hands {
+        driver,
+        target,
+        meter: Arc::new(meter),
+    })
 }
 
 /// Starts the gRPC service and the metrics endpoint; the handle ends when one of them fails.
@@ -174,8 +178,7 @@ async fn start_services<H: Hypervisor>(
     let config = &base.config;
     let api = Api::new(
         config.host.clone(),
-        Arc::clone(&hands.driver),
-        Arc::clone(&hands.target),
+        hands.clone(),
         config.libvirt.clone(),
         base.stop.clone(),
     );
@@ -194,7 +197,11 @@ async fn start_services<H: Hypervisor>(
     }))
 }
 
-fn start_reporting<H: Hypervisor>(base: &Base<H>, hands: &Hands<H>) -> anyhow::Result<()> {
+fn start_reporting<H: Hypervisor>(
+    base: &Base<H>,
+    hands: &Hands<H>,
+    curves: Arc<Curves>,
+) -> anyhow::Result<()> {
     let config = &base.config;
     let agent_metrics = AgentMetrics::new(&base.registry, &config.host, config.domain_metrics)?;
     let capacity = &config.capacity;
@@ -218,6 +225,7 @@ fn start_reporting<H: Hypervisor>(base: &Base<H>, hands: &Hands<H>) -> anyhow::R
         reader: HostReader::new(config.sources.clone()),
         pace: config.report,
         metrics: agent_metrics,
+        curves,
     };
     let target = Arc::clone(&hands.target);
     let watcher = Watcher::new(base.calls.clone(), parts);

@@ -1,5 +1,5 @@
-//! `AgentService` over mTLS: who may call what, and nothing else; the work is done by [`crate::driver`] and
-//! [`crate::target`].
+//! `AgentService` over mTLS: who may call what, and nothing else; the work is done by [`crate::driver`],
+//! [`crate::target`] and [`crate::dirtying`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Libvirt;
+use crate::dirtying::Meter;
 use crate::driver::{Driver, Updates, Word, refused_update, state_of_update};
 use crate::hypervisor::Hypervisor;
 use crate::incoming::Luggage;
@@ -25,6 +26,7 @@ use crate::peer::Peers;
 use crate::target::{Arriving, Target};
 
 mod disks;
+mod measuring;
 pub mod serve;
 
 /// Pieces of a disk that may wait for libvirt.
@@ -47,6 +49,8 @@ pub enum Method {
     Resolve,
     /// What this host has of a guest.
     Inspect,
+    /// How much of its memory a guest changes within a time.
+    MeasureDirtyRate,
 }
 
 impl Method {
@@ -55,7 +59,9 @@ impl Method {
     pub fn roles(self) -> &'static [Role] {
         match self {
             Self::Prepare | Self::Release | Self::CopyDisk => &[Role::Agent],
-            Self::Migrate | Self::Cancel | Self::Resolve => &[Role::Scheduler],
+            Self::Migrate | Self::Cancel | Self::Resolve | Self::MeasureDirtyRate => {
+                &[Role::Scheduler]
+            }
             Self::Inspect => &[Role::Scheduler, Role::Agent, Role::Operator],
         }
     }
@@ -75,12 +81,32 @@ impl Method {
     }
 }
 
+/// Who does the work.
+#[derive(Debug)]
+pub struct Hands<H, R, P> {
+    /// Migrates guests away.
+    pub driver: Arc<Driver<H, R, P>>,
+    /// Takes guests in.
+    pub target: Arc<Target<H, R>>,
+    /// Measures guests.
+    pub meter: Arc<Meter<H>>,
+}
+
+impl<H, R, P> Clone for Hands<H, R, P> {
+    fn clone(&self) -> Self {
+        Self {
+            driver: Arc::clone(&self.driver),
+            target: Arc::clone(&self.target),
+            meter: Arc::clone(&self.meter),
+        }
+    }
+}
+
 /// The service.
 #[derive(Debug)]
 pub struct Api<H, R, P> {
     host: HostName,
-    driver: Arc<Driver<H, R, P>>,
-    target: Arc<Target<H, R>>,
+    hands: Hands<H, R, P>,
     libvirt: Libvirt,
     /// Set when the daemon ends: no new orders, and streams end.
     stopping: CancellationToken,
@@ -91,15 +117,13 @@ impl<H: Hypervisor, R: Records, P: Peers> Api<H, R, P> {
     #[must_use]
     pub fn new(
         host: HostName,
-        driver: Arc<Driver<H, R, P>>,
-        target: Arc<Target<H, R>>,
+        hands: Hands<H, R, P>,
         libvirt: Libvirt,
         stopping: CancellationToken,
     ) -> Self {
         Self {
             host,
-            driver,
-            target,
+            hands,
             libvirt,
             stopping,
         }
@@ -186,7 +210,7 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
             },
             from: message.source.unwrap_or_default(),
         };
-        let outcome = self.target.prepare(&source, &order, arriving).await;
+        let outcome = self.hands.target.prepare(&source, &order, arriving).await;
         Ok(Response::new(match outcome {
             Ok(()) => v1::PrepareReply {
                 accepted: true,
@@ -215,7 +239,7 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         let place = places
             .into_iter()
             .find(|p| p.as_str() == message.whereabouts);
-        self.target.release(&order, &source, place).await;
+        self.hands.target.release(&order, &source, place).await;
         Ok(Response::new(v1::ReleaseReply {}))
     }
 
@@ -228,7 +252,11 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         let (order, path) = disks::opening(&mut stream).await?;
         let (arrivals, arriving) = mpsc::channel(PIECES);
         let pieces = tokio::spawn(disks::forward(stream, arrivals));
-        let received = self.target.receive(&source, &order, &path, arriving).await;
+        let received = self
+            .hands
+            .target
+            .receive(&source, &order, &path, arriving)
+            .await;
         pieces.abort();
         match received {
             Ok(sum) => Ok(Response::new(v1::CopyDiskReply {
@@ -253,7 +281,7 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         let message = request.into_inner();
         let order = order_of(message.order)?;
         let id = order.id.clone();
-        let stream: Updating = match self.driver.start(order, message.leader_key).await {
+        let stream: Updating = match self.hands.driver.start(order, message.leader_key).await {
             Ok(updates) => self.until_end(updates),
             Err(refused) => Box::pin(tokio_stream::once(Ok(refused_update(&id, refused)))),
         };
@@ -274,7 +302,7 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
             message.by
         };
         let leader = (message.leader_key.as_str(), Epoch(message.epoch));
-        let outcome = self.driver.cancel(&guest, &order, leader, &by).await;
+        let outcome = self.hands.driver.cancel(&guest, &order, leader, &by).await;
         let (accepted, detail) = match outcome {
             Ok(()) => (true, String::new()),
             Err(detail) => (false, detail),
@@ -297,7 +325,11 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
             by: message.by,
         };
         let leader = (message.leader_key.as_str(), Epoch(message.epoch));
-        let outcome = self.driver.resolve(&guest, &order, leader, &word).await;
+        let outcome = self
+            .hands
+            .driver
+            .resolve(&guest, &order, leader, &word)
+            .await;
         tracing::warn!(%caller, %order, %guest, ?word, ?outcome, "an operator resolves");
         let (accepted, detail) = match outcome {
             Ok(said) => (true, said),
@@ -314,9 +346,9 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
         let text = request.into_inner().guest_uuid;
         let guest: GuestId = text.parse().map_err(|e| malformed(&e))?;
         if caller.role == Role::Agent {
-            self.target.prolong(&guest, &agent_host(&caller)?);
+            self.hands.target.prolong(&guest, &agent_host(&caller)?);
         }
-        let look = self.driver.calls.call(move |h| {
+        let look = self.hands.driver.calls.call(move |h| {
             let (presence, name) = h.presence(&guest)?;
             // It may go between the two looks: what is not there is not persistent.
             let persistent =
@@ -332,6 +364,19 @@ impl<H: Hypervisor, R: Records, P: Peers> AgentService for Api<H, R, P> {
             name: name.unwrap_or_default(),
             persistent,
         }))
+    }
+
+    async fn measure_dirty_rate(
+        &self,
+        request: Request<v1::MeasureDirtyRateRequest>,
+    ) -> Result<Response<v1::MeasureDirtyRateReply>, Status> {
+        permitted(Method::MeasureDirtyRate, &request)?;
+        let text = request.into_inner().guest_uuid;
+        let guest: GuestId = text.parse().map_err(|e| malformed(&e))?;
+        let measured = self.measure_guest(&guest).await;
+        tracing::debug!(%guest, ?measured, "asked to measure a guest");
+        let curve = Some(measured?);
+        Ok(Response::new(v1::MeasureDirtyRateReply { curve }))
     }
 }
 

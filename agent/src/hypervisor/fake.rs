@@ -5,6 +5,7 @@
 //! paused half behind or never return ([`Ending`]). It draws nothing at random; a test says what happens.
 
 mod copying;
+mod dirty;
 mod disks;
 mod script;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use evenkeel_types::{GuestId, Presence, Refusal};
 use tokio::sync::broadcast;
 
+pub use self::dirty::Dirtying;
 use self::disks::Store;
 pub use self::script::{Ending, Hold, Script};
 use super::disks::LocalDisk;
@@ -45,6 +47,7 @@ struct FakeGuest {
     backup: bool,
     disks: Vec<LocalDisk>,
     autostart: bool,
+    dirtying: Dirtying,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -161,6 +164,7 @@ impl FakeWorld {
             backup: false,
             disks: vec![],
             autostart: false,
+            dirtying: Dirtying::default(),
         };
         self.on(host, |state| {
             state.guests.insert(id.clone(), guest);

@@ -4,6 +4,7 @@
 //! callers run them on threads of their own (see `driver` and `measure`), never on the async workers. A method
 //! that hangs (a stopped QEMU blocks libvirt's statistics) hangs only its caller's thread.
 
+pub mod dirty;
 pub mod disks;
 pub mod fake;
 pub mod libvirt;
@@ -104,7 +105,7 @@ pub struct GuestCounters {
     pub block_bytes: Option<u64>,
     /// Bytes received and sent by all interfaces; `None`: not read this time.
     pub net_bytes: Option<u64>,
-    /// Last measured dirty rate, MiB/s.
+    /// Dirty rate of the last sample that was taken for anyone, MiB/s.
     pub dirty_rate_mib_s: Option<f64>,
     /// Whether a migration job takes it away from here now, ours or foreign.
     pub migrating_out: bool,
@@ -263,7 +264,7 @@ pub enum HypervisorEvent {
 }
 
 /// A host's hypervisor.
-pub trait Hypervisor: disks::Disks + Send + Sync + 'static {
+pub trait Hypervisor: disks::Disks + dirty::DirtySamples + Send + Sync + 'static {
     /// Facts about the host, for its inventory.
     ///
     /// # Errors

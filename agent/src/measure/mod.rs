@@ -11,7 +11,7 @@ mod series;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use evenkeel_proto::v1::{GuestReport, GuestState, Pressure, Report};
+use evenkeel_proto::v1::{DirtyCurve, GuestReport, GuestState, Pressure, Report};
 use evenkeel_types::{GuestId, HostName};
 
 use self::series::{Series, Window, basis_points, cores, mib_per_second};
@@ -24,6 +24,9 @@ pub(crate) const OPTED_OUT: &str = "opted_out";
 const UNKNOWN_TRAITS: &str = "definition_not_read";
 /// Trouble of a host with a guest whose QEMU does not answer.
 const GUEST_SILENT: &str = "guest_not_answering";
+
+/// A dirty curve is reported for so long: what a guest does changes within the hour.
+const CURVE_STANDS: Duration = Duration::from_secs(1800);
 
 /// One moment's readings.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,8 @@ struct Track {
     net: Series<1>,
     /// Whether each interval of the window touched a migration, newest last.
     migrating: VecDeque<bool>,
+    /// Its dirty curve, and when it was measured.
+    curve: Option<(Duration, DirtyCurve)>,
     report: GuestReport,
 }
 
@@ -63,6 +68,7 @@ impl Track {
             block: Series::over(window.of_one()),
             net: Series::over(window.of_one()),
             migrating: VecDeque::new(),
+            curve: None,
             report: GuestReport::default(),
         }
     }
@@ -72,6 +78,7 @@ impl Track {
         self.cpu.clear();
         self.block.clear();
         self.net.clear();
+        self.curve = None;
         self.report = GuestReport::default();
     }
 }
@@ -119,6 +126,14 @@ impl Sampler {
     /// Remembers what changes rarely about a guest; it is repeated in every report until the guest leaves.
     pub fn set_traits(&mut self, guest: &GuestId, traits: GuestTraits) {
         self.traits.insert(guest.clone(), traits);
+    }
+
+    /// Remembers a guest's dirty curve, measured `at`; it is reported until it is too old, the guest leaves or is
+    /// started anew.
+    pub fn set_curve(&mut self, guest: &GuestId, at: Duration, curve: DirtyCurve) {
+        if let Some(track) = self.guests.get_mut(guest) {
+            track.curve = Some((at, curve));
+        }
     }
 
     /// Guests of the last reading.
@@ -183,6 +198,10 @@ impl Sampler {
         measure_guest(track, reading, counters);
         describe_guest(&mut track.report, counters);
         track.report.during_migration = track.migrating.contains(&true);
+        let stands =
+            |(at, _): &(Duration, DirtyCurve)| reading.at.saturating_sub(*at) < CURVE_STANDS;
+        track.curve = track.curve.take().filter(stands);
+        track.report.dirty_curve = track.curve.as_ref().map(|(_, curve)| curve.clone());
         add_traits(&mut track.report, self.traits.get(&counters.id));
     }
 

@@ -289,3 +289,41 @@ proptest! {
         }
     }
 }
+
+fn curve() -> evenkeel_proto::v1::DirtyCurve {
+    let point = evenkeel_proto::v1::DirtyPoint {
+        seconds: 1.0,
+        mib: 20.0,
+    };
+    evenkeel_proto::v1::DirtyCurve {
+        points: vec![point],
+        measured_at_ms: 1000,
+    }
+}
+
+#[test]
+fn a_dirty_curve_is_reported_until_it_is_old() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.one(1, ran(0)).dirty_curve, None);
+    bench
+        .sampler
+        .set_curve(&id(1), Duration::from_secs(1), curve());
+    assert_eq!(bench.one(2, ran(0)).dirty_curve, Some(curve()));
+    assert_eq!(bench.one(1800, ran(0)).dirty_curve, Some(curve()));
+    assert_eq!(bench.one(1801, ran(0)).dirty_curve, None);
+}
+
+#[test]
+fn a_guest_that_left_or_was_started_anew_has_no_curve() {
+    let mut bench = Bench::new();
+    bench.one(1, ran(0));
+    let at = Duration::from_secs(1);
+    bench.sampler.set_curve(&id(1), at, curve());
+    let anew = with(|c| c.generation += 1);
+    assert_eq!(bench.one(2, anew.clone()).dirty_curve, None);
+    bench.sampler.set_curve(&id(1), at, curve());
+    assert_eq!(bench.one(3, anew.clone()).dirty_curve, Some(curve()));
+    bench.push(4, Some(&[]));
+    bench.sampler.set_curve(&id(1), at, curve());
+    assert_eq!(bench.one(5, anew).dirty_curve, None, "it was nobody's");
+}

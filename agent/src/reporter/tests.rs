@@ -17,6 +17,7 @@ fn watcher(world: &FakeWorld) -> Watcher<crate::hypervisor::fake::FakeHypervisor
             ..crate::config::sample("h1").report
         },
         metrics,
+        curves: Arc::default(),
     };
     Watcher::new(Calls::new(world.host("h1")), parts)
 }

@@ -17,6 +17,7 @@ use evenkeel_types::GuestId;
 use tracing::{debug, info, warn};
 
 use self::jobs::Jobs;
+use super::dirty::Sample;
 use super::link::{Link, Session};
 use super::raw::{LookupTarget, Params, RawResult, StatsGroups, StatsRecord};
 use super::state;
@@ -385,7 +386,9 @@ fn counters_of(id: GuestId, record: &StatsRecord, last: Option<&GuestCounters>) 
         memory_used_mib: used_mib(figures).or_else(|| last.and_then(|l| l.memory_used_mib)),
         block_bytes: traffic(figures, "block", ["rd.bytes", "wr.bytes"]),
         net_bytes: traffic(figures, "net", ["rx.bytes", "tx.bytes"]),
-        dirty_rate_mib_s: dirty_rate(figures).or_else(|| last.and_then(|l| l.dirty_rate_mib_s)),
+        dirty_rate_mib_s: Sample::of(figures)
+            .map(Sample::rate)
+            .or_else(|| last.and_then(|l| l.dirty_rate_mib_s)),
         migrating_out: false,
         complete: state == RunState::ShutOff || times.is_some(),
     }
@@ -405,15 +408,6 @@ fn traffic(figures: &Params, group: &str, both: [&str; 2]) -> Option<u64> {
     figures.number(&format!("{group}.count"))?;
     let sum = |suffix| figures.sum(group, "count", suffix).0;
     Some(both.into_iter().map(sum).fold(0, u64::saturating_add))
-}
-
-/// The last measured dirty rate, MiB/s; `None`: never measured.
-fn dirty_rate(figures: &Params) -> Option<f64> {
-    /// `VIR_DOMAIN_DIRTYRATE_MEASURED`
-    const MEASURED: i64 = 2;
-    let measured = figures.signed("dirtyrate.calc_status") == Some(MEASURED);
-    let rate = figures.number("dirtyrate.megabytes_per_second")?;
-    measured.then(|| u32::try_from(rate).map_or(f64::from(u32::MAX), f64::from))
 }
 
 #[cfg(test)]

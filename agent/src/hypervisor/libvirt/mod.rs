@@ -12,6 +12,7 @@
 //! not decide anything about guests: no retries of migrations, no cleaning up.
 
 mod collect;
+mod dirty;
 mod host;
 mod link;
 mod raw;

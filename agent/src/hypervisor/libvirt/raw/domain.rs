@@ -10,7 +10,7 @@ use virt::sys;
 
 use super::handle::Handle;
 use super::params::Params;
-use super::{RawResult, c_text, counted};
+use super::{RawResult, StatsGroups, StatsRecord, c_text, counted};
 
 /// How to find a guest.
 #[derive(Debug, Clone, Copy)]
@@ -217,6 +217,43 @@ impl Domain {
         // Raw: virt has no such call.
         // SAFETY: a live handle.
         counted(unsafe { sys::virDomainMigrateStartPostCopy(self.raw(), 0) }).map(drop)
+    }
+
+    /// Begins to sample which of its pages change within `seconds` (1 to 60); does not wait for it.
+    ///
+    /// # Errors
+    /// libvirt's, also when it is being sampled already.
+    pub(in super::super) fn start_dirty_rate_calc(&self, seconds: u32) -> RawResult<()> {
+        let mode = sys::VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING;
+        // Raw: virt has no such call.
+        // SAFETY: a live handle.
+        counted(unsafe {
+            sys::virDomainStartDirtyRateCalc(self.raw(), c_int::try_from(seconds)?, mode)
+        })
+        .map(drop)
+    }
+
+    /// Its statistics; in part, or none, while something keeps it busy.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub(in super::super) fn stats(&self, groups: StatsGroups) -> RawResult<Params> {
+        let mut guests = [self.raw(), ptr::null_mut()];
+        let mut array: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+        // Raw: virt's records are bare pointers into a list that it never frees.
+        // SAFETY: a live handle in a list that ends in null; the place to write to is ours.
+        let count = counted(unsafe {
+            sys::virDomainListGetStats(
+                guests.as_mut_ptr(),
+                groups.0,
+                &raw mut array,
+                sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+            )
+        })?;
+        // SAFETY: libvirt has just given away so many records.
+        let records = unsafe { StatsRecord::take_all(array, count) };
+        let record = records.into_iter().next();
+        Ok(record.map(|record| record.params).unwrap_or_default())
     }
 
     /// Migrates, peer to peer; blocks until libvirt is done.

@@ -311,17 +311,8 @@ impl Connection {
                 sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
             )
         })?;
-        if array.is_null() {
-            return Ok(vec![]);
-        }
-        let length = usize::try_from(count).unwrap_or(0);
-        // SAFETY: libvirt says that `count` records are there.
-        let records = unsafe { std::slice::from_raw_parts(array, length) };
-        let records = records.iter().filter_map(|&r| StatsRecord::copy(r));
-        let records = records.collect();
-        // SAFETY: libvirt's own function for this list; everything was copied out of it.
-        unsafe { sys::virDomainStatsRecordListFree(array) };
-        Ok(records)
+        // SAFETY: libvirt has just given away so many records.
+        Ok(unsafe { StatsRecord::take_all(array, count) })
     }
 }
 
@@ -356,13 +347,15 @@ impl StatsGroups {
     pub(super) const FREQUENT: Self = Self(
         sys::VIR_DOMAIN_STATS_STATE | sys::VIR_DOMAIN_STATS_VCPU | sys::VIR_DOMAIN_STATS_BALLOON,
     );
+    /// The last sample of changed pages.
+    pub(super) const DIRTY_RATE: Self = Self(sys::VIR_DOMAIN_STATS_DIRTYRATE);
     /// Everything that reports hold.
     pub(super) const ALL: Self = Self(
         Self::FREQUENT.0
             | sys::VIR_DOMAIN_STATS_CPU_TOTAL
             | sys::VIR_DOMAIN_STATS_BLOCK
             | sys::VIR_DOMAIN_STATS_INTERFACE
-            | sys::VIR_DOMAIN_STATS_DIRTYRATE,
+            | Self::DIRTY_RATE.0,
     );
 }
 
@@ -380,6 +373,23 @@ pub(super) struct StatsRecord {
 }
 
 impl StatsRecord {
+    /// Copies `count` records out of a list that libvirt gave away, and frees it.
+    ///
+    /// # Safety
+    /// `array` is null or libvirt's list of `count` records, and nobody else's.
+    unsafe fn take_all(array: *mut sys::virDomainStatsRecordPtr, count: c_int) -> Vec<Self> {
+        if array.is_null() {
+            return vec![];
+        }
+        let length = usize::try_from(count).unwrap_or(0);
+        // SAFETY: the caller's promise.
+        let records = unsafe { std::slice::from_raw_parts(array, length) };
+        let records = records.iter().filter_map(|&r| Self::copy(r)).collect();
+        // SAFETY: libvirt's own function for this list; everything was copied out of it.
+        unsafe { sys::virDomainStatsRecordListFree(array) };
+        records
+    }
+
     fn copy(record: sys::virDomainStatsRecordPtr) -> Option<Self> {
         let record = NonNull::new(record)?;
         // SAFETY: libvirt keeps the record alive until the list is freed.
