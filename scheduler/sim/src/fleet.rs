@@ -204,6 +204,7 @@ fn reading(
         memory_rss_mib: memory_mib,
         memory_used_mib: None,
         dirty_rate_mib_s: Some(dirty_rate_mib_s),
+        dirty_curve: vec![],
         hindrances: vec![],
         networks: vec![],
         storage: vec![],

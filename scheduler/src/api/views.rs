@@ -240,6 +240,7 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
             memory_mib: guest.memory_mib,
             memory_rss_mib: reading.map_or(0, |r| r.memory_rss_mib),
             dirty_rate_mib_s: guest.dirty_rate_mib_s,
+            dirty_curve: guest.dirty_curve.iter().map(point).collect(),
             local_disk_mib: guest.local_disk_mib,
             unmovable_reason: guest.unmovable_reason.clone().unwrap_or_default(),
             cooldown_until_ms: guest.cooldown_until.map_or(0, |at| at.as_millisecond()),
@@ -253,6 +254,10 @@ pub fn guests(c: &Controller) -> v1::ListGuestsReply {
     v1::ListGuestsReply {
         guests: guests.collect(),
     }
+}
+
+fn point(&(seconds, mib): &(f64, f64)) -> v1::DirtyPoint {
+    v1::DirtyPoint { seconds, mib }
 }
 
 /// `evenkeel migrations`: open ones and what the guests' records remember, newest last.

@@ -71,6 +71,8 @@ impl Controller {
         self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
         self.say_plan(&plan, &choice);
         let ordered = self.start_chosen(&mandate, &choice, purpose).await;
+        // After the orders: who is moved now is not measured.
+        self.measure_candidates(&plan, now_ms);
         let outcome = match (plan.steps.is_empty(), choice.start.is_empty(), ordered) {
             (true, _, _) => "idle",
             (false, true, _) => "held",

@@ -7,6 +7,7 @@
 mod act;
 mod clock;
 mod intents;
+mod measure;
 mod policy;
 mod resolve;
 mod sweep;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use write::{Reply, Write, WriteError};
 
 use clock::Clock;
+use measure::Measurements;
 
 use crate::core::drains;
 use crate::core::holds::faulty_plan;
@@ -183,6 +185,7 @@ pub struct Controller {
     delivered: Answers,
     /// Orders are to be looked after at once: there is a new one, or a migration has ended.
     is_due: bool,
+    measurements: Measurements,
     /// Orders whose end we have written and not yet seen.
     settled: BTreeSet<OrderId>,
     /// Epoch of the mandate we acted under last.
@@ -236,6 +239,7 @@ impl Controller {
             deliveries: BTreeMap::new(),
             delivered: mpsc::channel(QUEUE),
             is_due: false,
+            measurements: Measurements::default(),
             settled: BTreeSet::new(),
             led_epoch: None,
             pace: Pace::new(now_ms),

@@ -84,13 +84,7 @@ pub fn refused_by(moves: &[Past], now_ms: i64) -> BTreeMap<String, RefusedBy> {
 /// policy allows more now.
 #[must_use]
 pub fn unconverged_until(moves: &[Past], policy: &Policy, now_ms: i64) -> Option<Timestamp> {
-    let copied = moves.iter().rev().find(|past| {
-        let outcome = past.state.and_then(|state| state.outcome());
-        !matches!(
-            outcome,
-            Some(Outcome::Refused(_) | Outcome::Cancelled) | None
-        )
-    })?;
+    let copied = last_copied(moves)?;
     if !did_not_converge(copied.state?) || allows_more(&policy.migration, copied) {
         return None;
     }
@@ -98,6 +92,26 @@ pub fn unconverged_until(moves: &[Past], policy: &Policy, now_ms: i64) -> Option
     (until_ms > now_ms)
         .then(|| Timestamp::from_millisecond(until_ms).ok())
         .flatten()
+}
+
+/// Whether a guest's newest copy, however long ago, did not converge.
+#[must_use]
+pub fn last_did_not_converge(moves: &[Past]) -> bool {
+    let copied = last_copied(moves);
+    copied
+        .and_then(|past| past.state)
+        .is_some_and(did_not_converge)
+}
+
+/// The newest move that was more than an order.
+fn last_copied(moves: &[Past]) -> Option<&Past> {
+    moves.iter().rev().find(|past| {
+        let outcome = past.state.and_then(|state| state.outcome());
+        !matches!(
+            outcome,
+            Some(Outcome::Refused(_) | Outcome::Cancelled) | None
+        )
+    })
 }
 
 /// Whether a migration ended because its copy took too long.

@@ -12,10 +12,12 @@
 
 pub mod choose;
 pub mod cooldown;
+mod dirty;
 pub mod drains;
 pub mod holds;
 mod learn;
 pub mod lessons;
+pub mod measuring;
 pub mod pace;
 pub mod policy;
 pub mod returns;

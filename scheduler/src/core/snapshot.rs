@@ -10,6 +10,7 @@ use evenkeel_proto::order::Order;
 use evenkeel_types::{GuestId, HostName};
 use jiff::Timestamp;
 
+use super::dirty::Dirt;
 use super::{Core, drains, lessons, trouble};
 use crate::observe::{Fleet, GuestReading, HostReport, IntentKind, RunState};
 
@@ -166,7 +167,7 @@ impl Picture<'_> {
     fn guest(&self, host: &HostName, reading: &GuestReading, name: &str) -> Guest {
         let remembered = self.fleet.remembered.get(&reading.id);
         let rests_until = remembered.map_or(0, |r| r.cooldown_until_ms);
-        let learned = remembered.map_or(0.0, |r| r.message.dirty_rate_mib_s);
+        let dirt = Dirt::of(reading, remembered);
         let moves = remembered.map_or(&[][..], |r| r.moves.as_slice());
         let left_lately = self
             .core
@@ -190,7 +191,8 @@ impl Picture<'_> {
             cpu_limit_cores: has_quota.then_some(reading.cpu_limit_cores),
             memory_mib: reading.memory_mib,
             memory_active_mib: reading.memory_used_mib,
-            dirty_rate_mib_s: reading.dirty_rate_mib_s.unwrap_or(learned),
+            dirty_rate_mib_s: dirt.rate_mib_s,
+            dirty_curve: dirt.curve,
             local_disk_mib: reading.local_disk_mib,
             networks: reading.networks.clone(),
             storage: reading.storage.clone(),

@@ -52,6 +52,7 @@ pub(super) fn reading(n: u32, used: f64, delay: f64) -> GuestReading {
         memory_rss_mib: 900,
         memory_used_mib: None,
         dirty_rate_mib_s: None,
+        dirty_curve: vec![],
         hindrances: vec![],
         networks: vec!["br0".into()],
         storage: vec![],
@@ -156,7 +157,7 @@ impl Bench {
         assert_eq!(self.active.fault(), None);
     }
 
-    fn remember(&mut self, n: u32, state: MigrationState, ended_ms: i64) {
+    pub(super) fn remember(&mut self, n: u32, state: MigrationState, ended_ms: i64) {
         let past = Past {
             longest_pause: Duration::ZERO,
             post_copy: false,

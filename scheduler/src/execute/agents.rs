@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
-use evenkeel_types::{HostName, Refusal};
+use evenkeel_types::{GuestId, HostName, Refusal};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -18,6 +18,9 @@ const CANCEL: Duration = Duration::from_secs(4);
 
 /// It asks the target before it closes anything, which may be silent.
 const RESOLVE: Duration = Duration::from_secs(12);
+
+/// A guest is measured within this time; the agent gives up before.
+const MEASURE: Duration = Duration::from_secs(75);
 
 /// What came of handing an order to its source agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +118,25 @@ pub async fn resolve(
     request: v1::ResolveRequest,
 ) -> Result<v1::ResolveReply, Status> {
     within(RESOLVE, client.resolve(request)).await
+}
+
+/// Asks an agent how much of its memory a guest changes within a time.
+///
+/// # Errors
+/// When it cannot be reached, refuses or cannot measure.
+pub async fn measure(
+    mut client: AgentServiceClient<Channel>,
+    guest: &GuestId,
+) -> Result<v1::DirtyCurve, tonic::Status> {
+    let request = v1::MeasureDirtyRateRequest {
+        guest_uuid: guest.to_string(),
+    };
+    match tokio::time::timeout(MEASURE, client.measure_dirty_rate(request)).await {
+        Ok(reply) => Ok(reply?.into_inner().curve.unwrap_or_default()),
+        Err(_) => Err(tonic::Status::deadline_exceeded(format!(
+            "no answer in {MEASURE:?}"
+        ))),
+    }
 }
 
 /// Asks the source agent to abort a migration.

@@ -20,6 +20,12 @@ const MOST_CORES: f64 = 65_536.0;
 const MOST_RATE: f64 = 10_000_000.0;
 /// More memory than any host has: 1 EiB in MiB.
 const MOST_MIB: u64 = 1 << 40;
+/// The same as a number with a fraction.
+const MOST_DIRTY_MIB: f64 = 1_099_511_627_776.0;
+/// More points than a dirty curve has.
+const MOST_POINTS: usize = 16;
+/// A dirty curve says nothing any more after half an hour; agents drop it by then, too.
+const CURVE_STANDS_MS: i64 = 1_800_000;
 /// Basis points in one: no share of time is more.
 const BASIS_POINTS: u32 = 10_000;
 /// More guests than a host can have.
@@ -95,7 +101,11 @@ pub(super) fn report(host: &HostName, entry: &Entry) -> Result<HostReport, Strin
         guests_cpu_cores: within("guests_cpu_cores", m.guests_cpu_cores, MOST_CORES)?,
         host_cpu_cores: within("host_cpu_cores", m.host_cpu_cores, MOST_CORES)?,
         pressure: pressure(m.pressure.unwrap_or_default())?,
-        guests: m.guests.into_iter().map(guest).collect::<Result<_, _>>()?,
+        guests: m
+            .guests
+            .into_iter()
+            .map(|guest_report| guest(guest_report, m.measured_at_ms))
+            .collect::<Result<_, _>>()?,
         migrations_running: m.migrations_running,
         troubles: m.troubles,
     })
@@ -118,7 +128,7 @@ fn pressure(p: v1::Pressure) -> Result<v1::Pressure, String> {
     }
 }
 
-fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
+fn guest(m: v1::GuestReport, reported_at_ms: i64) -> Result<GuestReading, String> {
     let id: GuestId = m
         .uuid
         .parse()
@@ -138,8 +148,11 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
     let limit = within("cpu_limit_cores", m.cpu_limit_cores, MOST_CORES).map_err(named)?;
     let used = within("cpu_used_cores", m.cpu_used_cores, MOST_CORES).map_err(named)?;
     let delay = within("cpu_delay_cores", m.cpu_delay_cores, MOST_CORES).map_err(named)?;
+    let curve = m.dirty_curve.as_ref();
+    let curve = curve.map_or_else(|| Ok(vec![]), |curve| dirty_curve(curve, reported_at_ms));
     Ok(GuestReading {
         state,
+        dirty_curve: curve.map_err(named)?,
         vcpus: m.vcpus,
         cpu_used_cores: used,
         cpu_delay_cores: delay,
@@ -161,6 +174,26 @@ fn guest(m: v1::GuestReport) -> Result<GuestReading, String> {
         name: m.name,
         id,
     })
+}
+
+/// The points of a curve; none if it was not fresh in its report. Both times are of one clock.
+fn dirty_curve(m: &v1::DirtyCurve, reported_at_ms: i64) -> Result<Vec<(f64, f64)>, String> {
+    if m.points.len() > MOST_POINTS {
+        return Err(format!("dirty_curve has {} points", m.points.len()));
+    }
+    let (mut points, mut last) = (vec![], (0.0, 0.0));
+    for point in &m.points {
+        let seconds = within("dirty_curve.seconds", point.seconds, MOST_RATE)?;
+        let mib = within("dirty_curve.mib", point.mib, MOST_DIRTY_MIB)?;
+        if seconds <= last.0 || mib < last.1 {
+            return Err("dirty_curve does not rise".to_owned());
+        }
+        last = (seconds, mib);
+        points.push(last);
+    }
+    let age_ms = reported_at_ms.saturating_sub(m.measured_at_ms);
+    let fresh = (0..=CURVE_STANDS_MS).contains(&age_ms);
+    Ok(if fresh { points } else { vec![] })
 }
 
 /// What operators want of a host, and why that is not understood, if it is not: then the host takes no guests. A newer

@@ -93,8 +93,10 @@ pub struct GuestReading {
     pub memory_rss_mib: u64,
     /// In use by its own account, MiB; `None`: it does not say.
     pub memory_used_mib: Option<u64>,
-    /// Dirty rate, MiB/s; `None`: never measured.
+    /// Dirty rate of the last sample that was taken for anyone, MiB/s; `None`: none was.
     pub dirty_rate_mib_s: Option<f64>,
+    /// Seconds, and unique MiB changed within them; empty: not measured lately.
+    pub dirty_curve: Vec<(f64, f64)>,
     /// What hinders a migration, by name.
     pub hindrances: Vec<String>,
     /// Networks it needs.

@@ -306,3 +306,51 @@ fn an_intent_that_is_not_understood_closes_its_host_and_opens_it_when_it_is_gone
     fleet.apply(&keys(), gone);
     assert!(fleet.intents.is_empty() && fleet.malformed.is_empty());
 }
+
+/// The dirty curve of a report's only guest as it is read: points, age in its report and the fault, if any.
+fn curve_read(points: &[(f64, f64)], age_ms: i64) -> Result<Vec<(f64, f64)>, String> {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let host: HostName = "h1".parse().unwrap();
+    let mut told = report(0.5);
+    told.measured_at_ms = 10_000_000;
+    let points = points.iter();
+    told.guests[0].dirty_curve = Some(v1::DirtyCurve {
+        points: points
+            .map(|&(seconds, mib)| v1::DirtyPoint { seconds, mib })
+            .collect(),
+        measured_at_ms: told.measured_at_ms - age_ms,
+    });
+    put(&mut fleet, entry(keys.report(&host), &told, 7));
+    match fleet.malformed.remove(&keys.report(&host)) {
+        Some(fault) => Err(fault),
+        None => Ok(fleet.reports[&host].guests[0].dirty_curve.clone()),
+    }
+}
+
+#[test]
+fn a_dirty_curve_counts_while_it_is_fresh() {
+    let curve = [(1.0, 0.0), (2.0, 30.0), (4.0, 30.0)];
+    assert_eq!(curve_read(&curve, 0), Ok(curve.to_vec()));
+    assert_eq!(curve_read(&curve, 1_800_000), Ok(curve.to_vec()));
+    assert_eq!(curve_read(&curve, 1_800_001), Ok(vec![]));
+    assert_eq!(curve_read(&curve, -1), Ok(vec![]), "the clock was set");
+    assert_eq!(curve_read(&[], 0), Ok(vec![]));
+}
+
+#[test]
+fn a_dirty_curve_that_cannot_be_is_absurd() {
+    let many: Vec<(f64, f64)> = (1..=17).map(|n| (f64::from(n), 1.0)).collect();
+    for (curve, fault) in [
+        (&[(1.0, f64::NAN)][..], "dirty_curve.mib"),
+        (&[(f64::INFINITY, 1.0)], "dirty_curve.seconds"),
+        (&[(1.0, -1.0)], "dirty_curve.mib"),
+        (&[(0.0, 1.0)], "does not rise"),
+        (&[(1.0, 1.0), (1.0, 2.0)], "does not rise"),
+        (&[(1.0, 2.0), (2.0, 1.0)], "does not rise"),
+        (&many, "17 points"),
+    ] {
+        let read = curve_read(curve, 0);
+        let said = read.as_ref().err().is_some_and(|said| said.contains(fault));
+        assert!(said, "{curve:?}: {read:?}");
+    }
+}

@@ -3,7 +3,7 @@
 use super::paint::{Tone, paint};
 use super::text::{bytes, cores, harmless, hundredths, mib, of_mib, percent, tenths, words};
 use super::{Look, drain, table, time};
-use crate::view::{GuestDetail, Host, HostDetail, Migration, MigrationDetail, Progress};
+use crate::view::{Guest, GuestDetail, Host, HostDetail, Migration, MigrationDetail, Progress};
 
 type Facts = Vec<(&'static str, Option<String>)>;
 
@@ -115,12 +115,7 @@ pub fn guest(detail: &GuestDetail, look: Look) -> String {
             "local disks",
             (guest.local_disk_mib > 0).then(|| mib(guest.local_disk_mib)),
         ),
-        (
-            "dirty rate",
-            guest
-                .dirty_rate_mib_s
-                .map(|rate| format!("{rate:.0} MiB/s")),
-        ),
+        ("dirties", dirties(guest)),
         ("unmovable", guest.unmovable_reason.clone()),
         ("rests", rests),
         ("moving to", guest.migrating_to.clone()),
@@ -131,6 +126,18 @@ pub fn guest(detail: &GuestDetail, look: Look) -> String {
         out.push_str(&table::migrations(&detail.migrations, look));
     }
     out
+}
+
+/// What the price of its copy rests on; `None`: it does not run, so that nothing changes while it is copied.
+fn dirties(guest: &Guest) -> Option<String> {
+    let point = |(seconds, mib): &(f64, f64)| format!("{mib:.0} MiB in {seconds} s");
+    let curve: Vec<String> = guest.dirty_curve.iter().map(point).collect();
+    match guest.dirty_rate_mib_s {
+        _ if guest.state != "running" => None,
+        _ if !curve.is_empty() => Some(format!("{} (measured)", curve.join(", "))),
+        Some(rate) => Some(format!("{rate:.0} MiB/s (by its last copy or sample)")),
+        None => Some("not known: its copy is priced as if it wrote nothing".to_owned()),
+    }
 }
 
 /// A migration.

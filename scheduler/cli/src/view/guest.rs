@@ -49,8 +49,10 @@ pub struct Guest {
     pub memory_mib: u64,
     /// What it holds.
     pub memory_rss_mib: Option<u64>,
-    /// How fast it writes to its memory; null: never measured.
+    /// How fast it writes to its memory; null: not known.
     pub dirty_rate_mib_s: Option<f64>,
+    /// `[seconds, MiB changed within them]`, measured lately: what its copy is priced by instead of the rate.
+    pub dirty_curve: Vec<(f64, f64)>,
     /// Disks that only its host reaches.
     pub local_disk_mib: u64,
     /// Why it cannot be migrated; null: it can.
@@ -128,6 +130,11 @@ impl From<v1::GuestView> for Guest {
             memory_mib: guest.memory_mib,
             memory_rss_mib: Some(guest.memory_rss_mib),
             dirty_rate_mib_s: (guest.dirty_rate_mib_s > 0.0).then_some(guest.dirty_rate_mib_s),
+            dirty_curve: guest
+                .dirty_curve
+                .iter()
+                .map(|point| (point.seconds, point.mib))
+                .collect(),
             local_disk_mib: guest.local_disk_mib,
             unmovable_reason: some_text(guest.unmovable_reason),
             cooldown_until: some_time(guest.cooldown_until_ms),

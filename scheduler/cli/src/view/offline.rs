@@ -103,6 +103,7 @@ fn guest_view(guest: &planner::Guest, migrating_to: Option<String>) -> Guest {
         memory_mib: guest.memory_mib,
         memory_rss_mib: None,
         dirty_rate_mib_s: (guest.dirty_rate_mib_s > 0.0).then_some(guest.dirty_rate_mib_s),
+        dirty_curve: guest.dirty_curve.clone(),
         local_disk_mib: guest.local_disk_mib,
         unmovable_reason: (!guest.movable).then(unmovable),
         cooldown_until: guest.cooldown_until,

@@ -92,6 +92,19 @@ fn details() {
     let resting = guests().swap_remove(2);
     let detail = GuestDetail::new(resting, migrations());
     insta::assert_snapshot!("guest_show", show::guest(&detail, look(false)));
+    let dirties = |edit: fn(&mut Guest)| {
+        let mut guest = guests().swap_remove(1);
+        edit(&mut guest);
+        let shown = show::guest(&GuestDetail::new(guest, vec![]), look(false));
+        let line = shown.lines().find(|line| line.starts_with("dirties"));
+        line.unwrap_or_default().to_owned()
+    };
+    let measured = dirties(|guest| guest.dirty_curve = vec![(1.0, 31.6), (4.0, 40.0)]);
+    insta::assert_snapshot!(measured, @"dirties     32 MiB in 1 s, 40 MiB in 4 s (measured)");
+    let unknown = dirties(|guest| guest.dirty_rate_mib_s = None);
+    insta::assert_snapshot!(unknown, @"dirties     not known: its copy is priced as if it wrote nothing");
+    let off = dirties(|guest| guest.state = "shutoff".to_owned());
+    insta::assert_snapshot!(off, @"");
     let detail = MigrationDetail::new(fleet::running(RUNNING, 62, NOW_MS).into());
     insta::assert_snapshot!("migration_show", show::migration(&detail, look(false)));
 }

@@ -194,7 +194,10 @@ impl State<'_, '_> {
             Block::LeftLately => (BlockReason::LeftLately, self.absence(unit, to)),
             Block::NotConverging => {
                 let guest = model.guests[self.units[unit].guests[0]].data;
-                let detail = format!("dirties {} MiB/s", guest.dirty_rate_mib_s);
+                let detail = match guest.dirty_curve.last() {
+                    Some((seconds, mib)) => format!("dirties {mib:.0} MiB in {seconds} s"),
+                    None => format!("dirties {} MiB/s", guest.dirty_rate_mib_s),
+                };
                 (BlockReason::NotConverging, detail)
             }
         }

@@ -27,6 +27,7 @@ fn guest(n: usize, used: f64, delay: f64) -> GuestReading {
         memory_rss_mib: 900,
         memory_used_mib: None,
         dirty_rate_mib_s: None,
+        dirty_curve: vec![],
         hindrances: vec![],
         networks: vec![],
         storage: vec![],
