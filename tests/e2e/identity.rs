@@ -117,16 +117,18 @@ fn only_schedulers_speak_for_others(lab: &Lab) {
 
 fn agents_obey_schedulers_only(lab: &Lab) {
     for caller in [Caller::Agent("h2"), Caller::Operator, Caller::Viewer] {
-        let (migrate, cancel) = lab.inside(|| async {
+        let (migrate, cancel, measure) = lab.inside(|| async {
             let mut agent = lab.agent(caller, "h1");
             let order = v1::MigrateRequest::default();
             let migrate = agent.migrate(ask(order)).await.map(|_| ());
             let cancel = agent.cancel(ask(v1::CancelRequest::default())).await;
-            (migrate, cancel.map(|_| ()))
+            let measure = v1::MeasureDirtyRateRequest::default();
+            let measure = agent.measure_dirty_rate(ask(measure)).await;
+            (migrate, cancel.map(|_| ()), measure.map(|_| ()))
         });
-        let codes = [migrate, cancel].map(|answer| answer.map_err(|status| status.code()));
+        let codes = [migrate, cancel, measure].map(|answer| answer.map_err(|status| status.code()));
         let denied = Err(Code::PermissionDenied);
-        assert_eq!(codes, [denied, denied], "{caller:?}");
+        assert_eq!(codes, [denied, denied, denied], "{caller:?}");
     }
     // An agent may ask another to prepare; without an order of its own it is refused.
     let prepared = lab.inside(|| async {

@@ -15,6 +15,7 @@ mod alerts;
 mod configuration;
 mod converge;
 mod demo;
+mod dirty;
 mod drain;
 mod identity;
 mod kinds;
