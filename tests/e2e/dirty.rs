@@ -162,5 +162,32 @@ fn what_cannot_be_measured_is_refused_by_name() {
     until("the guest to be measured after all", 2 * MEASURE, || {
         measure(&lab, &uuid).is_ok()
     });
+    // An agent that is told to end does not see a measurement through, and the next one begins anew.
+    let before = agent(&lab);
+    std::thread::scope(|scope| {
+        let cut_short = scope.spawn(|| refused(&uuid));
+        until("the guest to be watched", SOON, || {
+            lab.run(&["virsh", "h1", "domstats", "--dirtyrate", "g"])
+                .contains("calc_status=1")
+        });
+        lab.fault(&["agent", "h1", "term"]);
+        let code = cut_short.join().expect("its answer");
+        assert_eq!(code.map(|_| ()), Err(Code::Unavailable));
+    });
+    until("another agent", SOON, || {
+        lab.fault(&["agent", "h1", "start"]);
+        agent(&lab).is_some_and(|pid| Some(pid) != before)
+    });
+    until(
+        "the guest to be measured by another agent",
+        2 * MEASURE,
+        || measure(&lab, &uuid).is_ok(),
+    );
     assert_eq!(lab.running_on("g"), ["h1"]);
+}
+
+/// The process of h1's agent.
+fn agent(lab: &Lab) -> Option<u64> {
+    let mut daemons = lab.daemons().into_iter();
+    daemons.find_map(|(name, pid)| (name == "h1").then_some(pid)?)
 }

@@ -167,3 +167,29 @@ async fn an_idle_host_reports_once_and_then_at_its_heartbeat() {
     stop.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_curve_that_is_left_goes_out_with_the_next_report() {
+    let world = FakeWorld::new();
+    let guest: GuestId = crate::driver::bench::GUEST.parse().unwrap();
+    let watcher = watcher(&world);
+    let curves = Arc::clone(&watcher.curves);
+    world.add_guest("h1", &guest, "web", 64);
+    let (sender, mut reports) = watch::channel(Report::default());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(watcher.run(sender, || 0, || {}, stop.clone()));
+    let first = next(&mut reports, |r| !r.guests.is_empty()).await;
+    assert_eq!(first.guests[0].dirty_curve, None);
+    let curve = evenkeel_proto::v1::DirtyCurve {
+        points: vec![evenkeel_proto::v1::DirtyPoint {
+            seconds: 1.0,
+            mib: 20.0,
+        }],
+        measured_at_ms: 1000,
+    };
+    curves.put(&guest, curve.clone());
+    let with_it = next(&mut reports, |r| r.guests[0].dirty_curve.is_some()).await;
+    assert_eq!(with_it.guests[0].dirty_curve, Some(curve));
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -51,10 +51,20 @@ impl Controller {
                 Ok(client) => measure(client, &asked.guest).await,
                 Err(detail) => Err(Status::unavailable(detail)),
             };
+            let came = outcome(&measured);
             let Candidate { host, guest } = &asked;
-            tracing::debug!(%host, %guest, ?measured, "had a guest measured");
+            match measured {
+                Ok(curve) => {
+                    let points = curve.points.len();
+                    tracing::debug!(%host, %guest, points, "a guest was measured");
+                }
+                Err(status) => {
+                    let (code, detail) = (status.code(), status.message());
+                    tracing::debug!(%host, %guest, ?code, detail, "a guest was not measured");
+                }
+            }
             // The loop is gone only when the process ends.
-            drop(tell.send((asked, outcome(&measured))).await);
+            drop(tell.send((asked, came)).await);
         });
     }
 }

@@ -332,6 +332,7 @@ impl Controller {
         self.core = Core::new(self.active.policy());
         self.drop_plan();
         self.deliveries.clear();
+        self.measurements = Measurements::default();
         self.pace = Pace::new(now_ms);
     }
 

@@ -753,3 +753,24 @@ fn a_guest_stays_away_for_six_hours_from_where_it_left_whoever_moved_it() {
     }
     assert_eq!(stays_away(hours(5), Some(failed)), [""; 0]);
 }
+
+#[test]
+fn a_measured_curve_stands_in_the_snapshot_and_a_copy_that_did_not_converge_takes_it_out() {
+    let mut bench = Bench::hot();
+    let curve = vec![(1.0, 20.0), (4.0, 50.0)];
+    let mut measured = reading(1, 0.5, 0.6);
+    measured.dirty_curve.clone_from(&curve);
+    bench
+        .fleet
+        .reports
+        .insert(host("h1"), report(vec![measured]));
+    let in_snapshot = |bench: &mut Bench| bench.pass(1).snapshot.guests[0].dirty_curve.clone();
+    assert_eq!(in_snapshot(&mut bench), curve);
+    let reason = FailureReason::NotConverging;
+    let given_up = MigrationState::Ended(Outcome::Failed {
+        reason,
+        guest: Whereabouts::Source,
+    });
+    bench.remember(1, given_up, 0);
+    assert_eq!(in_snapshot(&mut bench), []);
+}
