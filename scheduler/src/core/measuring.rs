@@ -1,12 +1,15 @@
 //! Which guests are measured: those that the standing plan wants to move and of which no fresh dirty curve is known.
 //!
+//! After them those on a hot or draining host of which only an older figure is known: libvirt goes on showing it for as
+//! long as the guest runs, and a guest that once wrote too fast to be moved would never be looked at again.
+//!
 //! A move never waits for it: the plan is made anew every cycle, and what is known by then is in it. Most steps wait
 //! longer than a measurement takes anyway, for the hold time, a limit or an operator. Pure; the shell asks the agents and
 //! tells what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_planner::{GuestState, Plan, Step};
+use evenkeel_planner::{Guest, GuestState, HostState, Plan};
 use evenkeel_types::{GuestId, HostName};
 
 use super::{Assessment, dirty};
@@ -75,11 +78,11 @@ impl Measuring {
             .flat_map(|order| [&order.source, &order.target])
             .collect();
         let mut chosen = vec![];
-        for step in &plan.steps {
+        for guest in wanted(assessment, plan).chain(outdated(fleet, assessment)) {
             if self.under_way.len() >= AT_ONCE {
                 break;
             }
-            let Some(candidate) = candidate(fleet, assessment, step) else {
+            let Some(candidate) = candidate(fleet, assessment, guest) else {
                 continue;
             };
             let Candidate { host, guest } = &candidate;
@@ -134,11 +137,40 @@ fn version_of(fleet: &Fleet, host: &HostName) -> String {
     facts.map_or_else(String::new, |facts| facts.agent_version.clone())
 }
 
-/// The guest of a step, if a curve of it is missing, would count, and can be measured now.
-fn candidate(fleet: &Fleet, assessment: &Assessment, step: &Step) -> Option<Candidate> {
-    let planned = assessment
-        .snapshot
-        .guest(step.uuid.as_deref().unwrap_or(&step.guest))?;
+/// Guests that a plan moves, in its order.
+fn wanted<'a>(assessment: &'a Assessment, plan: &'a Plan) -> impl Iterator<Item = &'a Guest> {
+    let steps = plan.steps.iter();
+    steps.filter_map(|step| {
+        let key = step.uuid.as_deref().unwrap_or(&step.guest);
+        assessment.snapshot.guest(key)
+    })
+}
+
+/// Guests of hosts that are to be relieved, of which something is known that may have changed.
+fn outdated<'a>(fleet: &'a Fleet, assessment: &'a Assessment) -> impl Iterator<Item = &'a Guest> {
+    let hosts = assessment.snapshot.hosts.iter();
+    let draining = hosts.filter(|host| host.state == HostState::Draining);
+    let relieved: BTreeSet<&str> = draining
+        .map(|host| host.name.as_str())
+        .chain(assessment.hot_since.keys().map(String::as_str))
+        .collect();
+    let sampled = |guest: &&Guest| {
+        let report = guest
+            .host
+            .parse()
+            .ok()
+            .and_then(|host: HostName| fleet.reports.get(&host));
+        let mut readings = report.into_iter().flat_map(|report| &report.guests);
+        readings.any(|g| g.id.as_str() == guest.key() && g.dirty_rate_mib_s.is_some())
+    };
+    let guests = assessment.snapshot.guests.iter();
+    guests
+        .filter(move |guest| relieved.contains(guest.host.as_str()))
+        .filter(sampled)
+}
+
+/// A guest, if a curve of it is missing, would count, and can be measured now.
+fn candidate(fleet: &Fleet, assessment: &Assessment, planned: &Guest) -> Option<Candidate> {
     let guest = assessment.guests.get(&planned.name)?;
     let host: HostName = planned.host.parse().ok()?;
     let report = fleet.reports.get(&host)?;

@@ -164,3 +164,24 @@ fn a_large_fleet_is_asked_a_few_at_a_time() {
     );
     assert_eq!(asked.choose(), []);
 }
+
+#[test]
+fn a_guest_that_once_wrote_too_fast_is_measured_anew_while_its_host_is_hot() {
+    let mut asked = Asked::new();
+    // So fast that no plan moves it.
+    asked.edit(|g| {
+        if g.id == id(8) {
+            g.dirty_rate_mib_s = Some(1e6);
+        } else {
+            g.dirty_curve = vec![(1.0, 1.0)];
+        }
+    });
+    let mut calm = reading(9, 0.1, 0.0);
+    calm.dirty_rate_mib_s = Some(1e6);
+    let reports = &mut asked.bench.fleet.reports;
+    reports.insert(host("h2"), report(vec![calm]));
+    let first = asked.one();
+    assert_eq!(first.guest, id(8), "the other's host is not hot");
+    asked.note(&first, Measured::Failed);
+    assert_eq!(asked.choose(), [], "it rests like any other");
+}
