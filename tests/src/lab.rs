@@ -34,6 +34,8 @@ pub struct LabOptions {
     pub keepalive: (u32, u32),
     /// Whether Prometheus runs.
     pub prometheus: bool,
+    /// Whether the hosts' libvirt takes locks on disks.
+    pub locks: bool,
     /// Whether agents are the build that is shipped: for measuring what they cost.
     pub shipped_agents: bool,
 }
@@ -48,6 +50,7 @@ impl Default for LabOptions {
             etcd_members: 1,
             keepalive: (5, 5),
             prometheus: false,
+            locks: false,
             shipped_agents: false,
         }
     }
@@ -92,6 +95,9 @@ impl Lab {
         words.extend(["--keepalive".to_owned(), format!("{seconds}x{count}")]);
         if !options.prometheus {
             words.push("--no-prometheus".to_owned());
+        }
+        if options.locks {
+            words.push("--locks".to_owned());
         }
         words.push(options.hosts.to_string());
         lab.run(&words.iter().map(String::as_str).collect::<Vec<_>>());

@@ -15,7 +15,7 @@ from .model import PROMETHEUS_PORT, ROUTER_ADDRESS, Lab, LabError, Options
 
 EPILOGUE = '''
 faults:
-  fault libvirtd|agent|scheduler|etcd|prometheus|qemu NAME kill|term|stop|cont|start|restart
+  fault libvirtd|virtlockd|agent|scheduler|etcd|prometheus|qemu NAME kill|term|stop|cont|start|restart
       stop and cont are SIGSTOP and SIGCONT. NAME is a host, a scheduler, 1..3 for etcd (may be left
       out), a guest or HOST/GUEST for qemu.
   fault link NAME mgmt|migration|guests|all down|up|RATE|full      NAME is a host or scheduler, RATE 20mbit
@@ -88,6 +88,7 @@ def add_life_verbs(verbs):
                     help='when libvirt gives up a silent peer')
     up.add_argument('--scrape', type=float, default=2, metavar='SECONDS', help="Prometheus' interval")
     up.add_argument('--no-prometheus', action='store_true')
+    up.add_argument('--locks', action='store_true', help="libvirt's disk locks (lockd) on all hosts")
     up.add_argument('--bin', default='', metavar='DIR', help='where the Evenkeel binaries are (LAB_BIN)')
     up.add_argument('--daemons', action='store_true', help='fail if there are no binaries (default: do without)')
     up.add_argument('--no-daemons', action='store_true')
@@ -114,7 +115,7 @@ def run_up(lab, args):
         raise LabError('a lab has 1 to 99 hosts')
     options = Options(hosts=args.hosts, schedulers=args.schedulers, cpu_percent=args.cpu, memory_mib=args.mem,
                       etcd_members=args.etcd, prometheus=not args.no_prometheus, scrape_seconds=args.scrape,
-                      binaries=binaries, keepalive=args.keepalive)
+                      binaries=binaries, keepalive=args.keepalive, disk_locks=args.locks)
     drop_ins = [('agent', f) for f in args.agent_toml] + [('scheduler', f) for f in args.scheduler_toml]
     lifecycle.up(lab, options, drop_ins, args.watchdog)
     print(f"lab '{lab.id}' is up: {args.hosts} hosts in {time.monotonic() - start:.1f} s"

@@ -6,7 +6,7 @@ from . import daemons, guests, hypervisor, lifecycle, network, nodes, services, 
 from .model import ROUTER_ADDRESS, LabError, etcd_ports
 
 ACTIONS = ('kill', 'term', 'stop', 'cont', 'start', 'restart')
-PROCESSES = ('libvirtd', 'agent', 'scheduler', 'etcd', 'prometheus', 'qemu')
+PROCESSES = ('libvirtd', 'virtlockd', 'agent', 'scheduler', 'etcd', 'prometheus', 'qemu')
 NETWORKS = {'mgmt': ('management',), 'migration': ('migration',), 'guests': ('guests',),
             'all': ('management', 'guests', 'migration')}
 
@@ -34,6 +34,9 @@ def _handles(lab, kind, name):
     if kind == 'libvirtd':
         host = lab.host(name)
         return part(hypervisor.pids, lab, host), part(_start_libvirtd, lab, host)
+    if kind == 'virtlockd':
+        host = lab.host(name)
+        return part(hypervisor.lock_pids, lab, host), part(hypervisor.start_locks, lab, host)
     if kind in ('agent', 'scheduler'):
         node = lab.node(name)
         if daemons.KINDS.get(node.kind) != kind:

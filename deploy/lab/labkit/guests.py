@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser):
                         help='nbd: served by the router to all hosts; local: on this host; '
                              'shared: a directory all hosts have, which libvirt thinks is local')
     parser.add_argument('--size', type=int, default=64, metavar='MiB', help="the disk's size")
+    parser.add_argument('--lease', action='store_true',
+                        help='it runs only while its host holds a lease of its name (lab up --locks)')
     parser.add_argument('--net', action='store_true', help='a network card on the guest network')
     parser.add_argument('--machine', default='pc')
     parser.add_argument('--metadata', default='', metavar='XML', help="goes into the definition's <metadata>")
@@ -77,6 +79,7 @@ def definition(lab, spec):
     </serial>
     {network if spec.net else ''}
     {_disk(lab, spec)}
+    {_lease(spec) if spec.lease else ''}
   </devices>
 </domain>
 """
@@ -95,6 +98,15 @@ def _disk(lab, spec):
     return ''
 
 
+def _lease_path(lab, name):
+    return os.path.join(lab.path('shared'), os.path.basename(hypervisor.LOCKSPACE), name)
+
+
+def _lease(spec):
+    parent, lockspace = os.path.split(hypervisor.LOCKSPACE)
+    return f"<lease><lockspace>{lockspace}</lockspace><key>{spec.name}</key><target path='{parent}'/></lease>"
+
+
 def _make_disk_image(lab, host, spec):
     directory = lab.path('shared') if spec.disk == 'shared' else os.path.join(nodes.directory(lab, host), 'local')
     image = os.path.join(directory, f'{spec.name}.qcow2')
@@ -106,6 +118,9 @@ def add(lab, spec):
     host = lab.host(spec.host)
     if spec.disk in ('shared', 'local'):
         _make_disk_image(lab, host, spec)
+    if spec.lease:
+        with open(_lease_path(lab, spec.name), 'a', encoding='utf-8'):
+            pass    # libvirt does not make it; one that is there may be locked, and stays
     xml = lab.path('guest', f'{spec.name}.xml')
     shell.write(xml, definition(lab, spec))
     if spec.transient:
@@ -130,7 +145,7 @@ def remove(lab, name):
         raise LabError(f"no guest '{name}' on any host")
     disk = services.directory(lab, 'disks', f'{name}.raw')
     nodes.send(nodes.find(lab, lab.router, 'qemu-nbd', disk), 'term')
-    for path in (disk, f'{disk}.port'):
+    for path in (disk, f'{disk}.port', _lease_path(lab, name)):
         if os.path.exists(path):
             os.remove(path)
 

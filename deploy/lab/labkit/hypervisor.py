@@ -34,6 +34,14 @@ migrate_tls_x509_cert_dir = "{certificates}"
 migrate_tls_x509_verify = 1
 '''
 
+# A directory that all hosts see, with a file for each disk and each lease. The hosts share one kernel, so a lock
+# on such a file holds for all of them, as on a shared file system.
+LOCKSPACE = '/srv/shared/locks'
+DISK_LOCKS = '''lock_manager = "lockd"
+'''
+LOCKD_CONF = f'''file_lockspace_dir = "{LOCKSPACE}"
+'''
+
 # The directory of the hosts' local disks, as libvirt has to know it in order to make files there.
 LOCAL_POOL = '''<pool type='dir'><name>local</name><target><path>/srv/local</path></target></pool>
 '''
@@ -51,8 +59,10 @@ def prepare(lab, host):
     seconds, count = lab.options.keepalive.split('x')
     shell.write(f'{path}/etc/libvirtd.conf', LIBVIRTD_CONF.format(
         address=host.address, uuid=host_uuid(lab, host), seconds=seconds, count=count))
+    locks = DISK_LOCKS if lab.options.disk_locks else ''
+    shell.write(f'{path}/etc/qemu-lockd.conf', LOCKD_CONF)
     shell.write(f'{path}/etc/qemu.conf', QEMU_CONF.format(
-        migration=host.migration_address, certificates=tls_directory(lab, host), seconds=seconds, count=count))
+        migration=host.migration_address, certificates=tls_directory(lab, host), seconds=seconds, count=count) + locks)
     shell.write(f'{path}/etc/storage/local.xml', LOCAL_POOL)
     os.makedirs(f'{path}/etc/storage/autostart', exist_ok=True)
     link = f'{path}/etc/storage/autostart/local.xml'
@@ -79,6 +89,8 @@ def give_certificates(lab, host, authority='ca'):
 
 
 def start(lab, host):
+    if lab.options.disk_locks and not lock_pids(lab, host):
+        start_locks(lab, host)
     # libvirtd takes a while to give up its socket; -d returns when it is up
     argv = nodes.inside(lab, host, ['libvirtd', '-d', '--listen', '-f', '/etc/libvirt/libvirtd.conf'])
     shell.run(argv)
@@ -86,6 +98,17 @@ def start(lab, host):
 
 def pids(lab, host):
     return nodes.find(lab, host, 'libvirtd')
+
+
+def start_locks(lab, host):
+    """Before libvirtd, which does not start it: without it no guest starts."""
+    if not lab.options.disk_locks:
+        raise LabError('this lab has no disk locks: lab up --locks')
+    shell.run(nodes.inside(lab, host, ['virtlockd', '-d']))
+
+
+def lock_pids(lab, host):
+    return nodes.find(lab, host, 'virtlockd')
 
 
 def uri(host):

@@ -21,7 +21,7 @@ UP_GROUP = 'up'     # the control group in which `lab up` works, so that `lab do
 
 def up(lab, options: Options, drop_ins=(), watch_pid=0):
     """All of it; returns when everything answers."""
-    check_machine()
+    check_machine(options)
     claim(lab, options)
     if watch_pid:
         start_watchdog(lab, watch_pid)
@@ -42,11 +42,12 @@ def up(lab, options: Options, drop_ins=(), watch_pid=0):
         start_daemons(lab)
 
 
-def check_machine():
+def check_machine(options):
     """Say in one line what is missing, instead of failing somewhere in the middle."""
     if os.geteuid():
         raise LabError('the lab makes namespaces and control groups: run it as root')
-    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    programs = (*PROGRAMS, 'virtlockd') if options.disk_locks else PROGRAMS
+    missing = [program for program in programs if not shutil.which(program)]
     if missing:
         raise LabError(f"missing {', '.join(missing)}: deploy/setup-debian --lab installs what the lab needs")
     if not os.path.exists(f'{cgroups.UNIFIED}/cpu.pressure'):
@@ -83,7 +84,7 @@ def start_making_certificates(lab):
 
 def create_nodes(lab):
     shell.write(lab.path('hosts'), network.hosts_file(lab))
-    os.makedirs(lab.path('shared'), exist_ok=True)
+    os.makedirs(lab.path('shared', os.path.basename(hypervisor.LOCKSPACE)), exist_ok=True)
     for node in lab.nodes:
         os.makedirs(nodes.directory(lab, node), exist_ok=True)
         cgroups.create(lab, node.name)

@@ -43,6 +43,7 @@ class Options:
     prometheus: bool = True
     scrape_seconds: float = 2
     keepalive: str = '5x5'        # seconds and count after which libvirt gives up a silent peer
+    disk_locks: bool = False      # whether each host's libvirt takes locks, by a virtlockd of its own
     binaries: str = ''            # directory with the Evenkeel binaries, empty if there are none
 
 

@@ -29,6 +29,7 @@ def describe(lab):
         'hosts': [describe_node(lab, host) | {
             'libvirt_uri': hypervisor.uri(host), 'uuid': hypervisor.host_uuid(lab, host),
             'migration_address': host.migration_address, 'libvirtd_pid': first(hypervisor.pids(lab, host)),
+            'virtlockd_pid': first(hypervisor.lock_pids(lab, host)),
             'guest_logs': os.path.join(nodes.directory(lab, host), 'log', 'qemu')} for host in lab.hosts],
         'schedulers': [describe_node(lab, node) for node in lab.schedulers],
     }
