@@ -75,6 +75,7 @@ struct LibvirtSection {
     uri: Option<String>,
     peer_uri: Option<String>,
     migration_uri: Option<String>,
+    qemu_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -167,6 +168,8 @@ pub struct Libvirt {
     pub peer_uri: String,
     /// Where migrated memory is to be sent; empty: libvirt decides.
     pub migration_uri: String,
+    /// The configuration of its QEMU driver, which tells of disk locks (default `/etc/libvirt/qemu.conf`).
+    pub qemu_conf: PathBuf,
 }
 
 /// `[capacity]`: what is offered is the total less the reserve.
@@ -277,6 +280,9 @@ fn libvirt(section: LibvirtSection, host: &HostName) -> Libvirt {
             .peer_uri
             .unwrap_or_else(|| format!("qemu+tls://{host}/system")),
         migration_uri: section.migration_uri.unwrap_or_default(),
+        qemu_conf: section
+            .qemu_conf
+            .unwrap_or_else(|| "/etc/libvirt/qemu.conf".into()),
     }
 }
 

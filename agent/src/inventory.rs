@@ -28,6 +28,8 @@ const FACTS_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Machine {
     /// MiB of memory; 0: unknown.
     pub memory_mib: u64,
+    /// Whether its libvirt takes locks on disks.
+    pub disk_locks: v1::DiskLocks,
 }
 
 /// Makes the inventory.
@@ -56,6 +58,7 @@ pub fn compose(config: &Config, machine: Machine, facts: &HostFacts) -> v1::Inve
         migration_uri: config.libvirt.migration_uri.clone(),
         migration_bandwidth_mib_s: capacity.migration_bandwidth_mib_s,
         host_uuid: facts.host_uuid.clone(),
+        disk_locks: machine.disk_locks.into(),
     }
 }
 
@@ -126,6 +129,7 @@ fn log_change(fresh: &v1::Inventory) {
         cpu_class = fresh.cpu_class,
         networks = ?fresh.networks,
         storage = ?fresh.storage,
+        disk_locks = fresh.disk_locks().as_str_name(),
         "this host's inventory"
     );
 }
@@ -136,12 +140,23 @@ async fn look<H: Hypervisor>(
 ) -> Result<v1::Inventory, crate::hypervisor::HypervisorError> {
     let reader = HostReader::new(config.sources.clone());
     let config = Arc::clone(config);
+    let machine = move |config: &Config| Machine {
+        memory_mib: reader.read().memory_total_mib.unwrap_or(0),
+        disk_locks: disk_locks(config),
+    };
     calls
         .call_within(FACTS_DEADLINE, move |h| {
-            let memory_mib = reader.read().memory_total_mib.unwrap_or(0);
-            Ok(compose(&config, Machine { memory_mib }, &h.host_facts()?))
+            Ok(compose(&config, machine(&config), &h.host_facts()?))
         })
         .await
+}
+
+fn disk_locks(config: &Config) -> v1::DiskLocks {
+    let file = &config.libvirt.qemu_conf;
+    crate::disk_locks::read(file).unwrap_or_else(|error| {
+        tracing::debug!(file = %file.display(), %error, "whether libvirt takes locks on disks is not known");
+        v1::DiskLocks::Unknown
+    })
 }
 
 /// Puts the inventory unless it stands already; answers when to look again, `None`: soon, etcd is away.
@@ -192,8 +207,12 @@ mod tests {
             networks: vec!["b".into(), "a".into()],
             ..HostFacts::default()
         };
-        let machine = Machine { memory_mib: 1_000 };
+        let machine = Machine {
+            memory_mib: 1_000,
+            disk_locks: v1::DiskLocks::Lockd,
+        };
         let whole = compose(&config, machine, &facts);
+        assert_eq!(whole.disk_locks(), v1::DiskLocks::Lockd);
         assert_eq!((whole.cpu_cores, whole.memory_mib), (8.0, 1_000));
         assert_eq!(whole.networks, ["a", "b"]);
         config.capacity.reserve_cpu_cores = 0.5;

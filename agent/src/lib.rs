@@ -16,6 +16,7 @@ pub mod calls;
 pub mod config;
 pub mod digest;
 pub mod dirtying;
+pub mod disk_locks;
 pub mod driver;
 pub mod epoch;
 pub mod hypervisor;

@@ -30,6 +30,10 @@ fn little_is_needed_and_the_rest_has_defaults() {
     let config = load(&format!("host = \"kvm1\"\n{LEAST}")).unwrap();
     assert_eq!(config.listen.advertise, "kvm1:7441");
     assert_eq!(config.libvirt.peer_uri, "qemu+tls://kvm1/system");
+    assert_eq!(
+        config.libvirt.qemu_conf,
+        PathBuf::from("/etc/libvirt/qemu.conf")
+    );
     assert_eq!(config.report.interval, Duration::from_secs(1));
     assert_eq!(config.report.lease_ttl, Duration::from_secs(15));
     assert_eq!(config.max_migrations, 4);
@@ -44,6 +48,7 @@ grpc = \"10.90.0.11:7441\"
 metrics = \"10.90.0.11:9641\"
 [libvirt]
 migration_uri = \"tcp://10.90.1.11\"
+qemu_conf = \"/etc/evenkeel/qemu.conf\"
 [capacity]
 cpu_cores = 0.5
 memory_mib = 512
@@ -59,6 +64,7 @@ rack = \"r1\""
     .unwrap();
     assert_eq!(config.listen.advertise, "10.90.0.11:7441");
     assert_eq!(config.capacity.cpu_cores, Some(0.5));
+    assert!(config.libvirt.qemu_conf.ends_with("evenkeel/qemu.conf"));
     assert_eq!(config.report.interval, Duration::from_millis(500));
     assert!(!config.domain_metrics);
     assert_eq!(config.labels["rack"], "r1");

@@ -103,6 +103,7 @@ impl SimHost {
             networks: vec![],
             storage: vec![],
             migration_bandwidth_mib_s: Some(bandwidth_mib_s),
+            disk_locks: Default::default(),
         };
         Self {
             facts,

@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::controller::Controller;
 use crate::core::drains::{Drain, sentence};
 use crate::core::unknown::silent_host;
-use crate::core::{Choice, Postponed};
+use crate::core::{Choice, Postponed, Trouble};
 use crate::observe::{Fleet, GuestReading, JournalEntry, OrderEntry, RunState};
 
 /// Sentences about steps that wait: status is a glance, the plan tells the rest.
@@ -65,14 +65,16 @@ pub fn status(c: &Controller) -> v1::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         etcd_reachable: c.etcd_reachable(),
         migrations_unknown: count(c.unknown_migrations()),
-        troubles: assessment
-            .troubles
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        troubles: told(&assessment.troubles, |_| true),
+        foreign_migrations: told(&assessment.troubles, |trouble| !trouble.is_double()),
         drains: drains(c),
         hosts_closed: Some(count(fleet.intents.len())),
     }
+}
+
+fn told(troubles: &[Trouble], which: impl Fn(&Trouble) -> bool) -> Vec<String> {
+    let troubles = troubles.iter().filter(|trouble| which(trouble));
+    troubles.map(ToString::to_string).collect()
 }
 
 /// How the drains stand, one sentence each.
@@ -169,6 +171,7 @@ pub fn hosts(c: &Controller, names: &[String]) -> v1::ListHostsReply {
             troubles: report.map(|r| r.troubles.clone()).unwrap_or_default(),
             intent: c.fleet().intents.get(&name).map(|i| i.message.clone()),
             drain: c.drain_of(&name).map(drain_view),
+            disk_locks: facts.disk_locks.into(),
         })
     });
     v1::ListHostsReply {

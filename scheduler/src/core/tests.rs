@@ -36,6 +36,7 @@ pub(crate) fn facts(name: &str) -> HostFacts {
         networks: vec!["br0".into()],
         storage: vec![],
         migration_bandwidth_mib_s: Some(1000.0),
+        disk_locks: Default::default(),
     }
 }
 

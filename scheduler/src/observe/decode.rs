@@ -63,6 +63,8 @@ pub(super) fn inventory(host: &HostName, entry: &Entry) -> Result<HostFacts, Str
         return Err(format!("written for host {:?}", m.host));
     }
     let bandwidth = known_rate("migration_bandwidth_mib_s", m.migration_bandwidth_mib_s)?;
+    // A newer agent's word for it is none that we know.
+    let disk_locks = v1::DiskLocks::try_from(m.disk_locks).unwrap_or(v1::DiskLocks::Unknown);
     Ok(HostFacts {
         name: host.clone(),
         agent_address: m.agent_address,
@@ -74,6 +76,7 @@ pub(super) fn inventory(host: &HostName, entry: &Entry) -> Result<HostFacts, Str
         networks: m.networks,
         storage: m.storage,
         migration_bandwidth_mib_s: bandwidth,
+        disk_locks,
     })
 }
 

@@ -30,6 +30,8 @@ pub struct HostFacts {
     pub storage: Vec<String>,
     /// What its migration link gives, MiB/s; `None`: not known.
     pub migration_bandwidth_mib_s: Option<f64>,
+    /// Whether its libvirt takes locks on disks.
+    pub disk_locks: v1::DiskLocks,
 }
 
 /// What a host measures.
