@@ -12,6 +12,7 @@ use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity, ServerTlsConfig,
 };
 use tonic::{Request, Status};
+use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::ON_BEHALF_OF;
@@ -215,6 +216,14 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
 }
 
 impl TlsPem {
+    /// The second (of the Unix epoch) in which our certificate ends; `None` when it is no certificate.
+    #[must_use]
+    pub fn ends_at_unix_seconds(&self) -> Option<i64> {
+        let (_, pem) = parse_x509_pem(&self.certificate).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     /// For a server: our identity, and only clients signed by the authority.
     #[must_use]
     pub fn server(&self) -> ServerTlsConfig {
@@ -287,6 +296,21 @@ mod tests {
             assert_eq!(of_certificate(&certificate(uris)), None, "{uris:?}");
         }
         assert_eq!(of_certificate(b"not a certificate"), None);
+    }
+
+    #[test]
+    fn a_certificate_tells_its_end() {
+        let mut params = CertificateParams::new(vec!["h1".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+        let signed = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let pem = |certificate: &str| TlsPem {
+            ca: vec![],
+            certificate: certificate.into(),
+            key: vec![],
+        };
+        let ends = pem(&signed.pem()).ends_at_unix_seconds();
+        assert_eq!(ends, Some(1_927_843_200));
+        assert_eq!(pem("no certificate").ends_at_unix_seconds(), None);
     }
 
     #[test]

@@ -122,6 +122,10 @@ pub enum Command {
     Drain(DrainArgs),
     /// Drain hosts in turn, run a command for each, and put it back when it is healthy; stops at the first failure
     Roll(RollArgs),
+    /// Check schedulers, hosts, versions, disk locks and your certificate, and say what would mend them
+    ///
+    /// It knows what the schedulers know, and no more: hosts' clocks are not compared, nor is looked at disks or networks.
+    Doctor,
     /// Print the fleet as it is now, as a document that offline commands read
     Snapshot,
     /// Check and apply policies

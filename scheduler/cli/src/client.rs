@@ -13,6 +13,7 @@ use std::time::Duration;
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use evenkeel_proto::{Code, v1};
+use jiff::Timestamp;
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
@@ -20,8 +21,8 @@ use tonic::{Response, Status};
 
 use crate::config::{Config, ConfigError, Replica};
 
-pub use fault::ClientError;
-use fault::{Attempt, NoAnswer, Silence};
+use fault::{Attempt, Silence};
+pub use fault::{ClientError, NoAnswer};
 
 /// A scheduler, ready to be called.
 pub type Scheduler = SchedulerServiceClient<Channel>;
@@ -118,6 +119,36 @@ impl Client {
             }
         }
         Err(ClientError::Unreachable(silent))
+    }
+
+    /// Asks every replica, each within `limit`, one after the other.
+    ///
+    /// # Errors
+    /// When one refuses: another would say the same.
+    pub async fn each<T, F>(
+        &self,
+        limit: Duration,
+        call: impl Fn(Scheduler) -> F,
+    ) -> Result<Vec<Result<T, NoAnswer>>, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut answers = vec![];
+        for (replica, scheduler) in &self.replicas {
+            answers.push(match attempt(call(scheduler.clone()), limit).await {
+                Attempt::Answer(answer) => Ok(answer),
+                Attempt::Refusal(status) => return Err(ClientError::Refused(status)),
+                Attempt::Silence(why) => Err(self.examined(replica, why).await),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// When our own certificate ends; `None`: it cannot be read.
+    #[must_use]
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        let seconds = self.pem.ends_at_unix_seconds()?;
+        Timestamp::from_second(seconds).ok()
     }
 
     /// Finds a replica that knows a leader and reaches etcd, and sends the change through it, once.

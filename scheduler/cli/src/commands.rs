@@ -2,6 +2,7 @@
 
 mod change;
 mod cordon;
+mod doctor;
 mod drain;
 mod explain;
 mod fleet;
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Uncordon(args) => cordon::uncordon(&mut session, &args).await,
         Command::Drain(args) => drain::drain(&mut session, &args).await,
         Command::Roll(args) => roll::roll(&mut session, &args).await,
+        Command::Doctor => doctor::doctor(&mut session).await,
         Command::Snapshot => snapshot(&mut session).await,
         Command::Policy(args) => policy::policy(&mut session, &args).await,
         Command::Completion { shell } => completion(&mut session, shell),

@@ -1,5 +1,6 @@
 //! From documents to text. Everything here is pure: what is seen depends on the arguments only.
 
+pub mod doctor;
 pub mod drain;
 pub mod explain;
 pub mod json;

@@ -4,6 +4,7 @@
 //! Generated messages are turned into these and go no further.
 
 mod change;
+mod doctor;
 mod drain;
 mod guest;
 mod host;
@@ -17,6 +18,7 @@ pub use change::{
     MigrationChange, ModeChange, PauseChange, PolicyApplied, PolicyCheck, PolicyDiff, PolicyFault,
     PolicyHistory, PolicyPlace, PolicyRevision, PolicyShown, Resolved, UnfulfilledRule,
 };
+pub use doctor::{Check, CheckResult, Doctor};
 pub use drain::{
     Drain, DrainEnd, HostIntent, Intent, IntentsChange, Obstacle, RollEnd, RollFailure,
 };

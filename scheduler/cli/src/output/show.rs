@@ -73,6 +73,7 @@ fn host_facts(host: &Host, look: Look) -> Facts {
         ("report", age),
         ("agent", host.agent_address.clone()),
         ("version", host.agent_version.clone()),
+        ("disk locks", host.disk_locks.clone()),
         (
             "troubles",
             (!host.troubles.is_empty()).then(|| host.troubles.join(", ")),

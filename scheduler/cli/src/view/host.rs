@@ -58,6 +58,9 @@ pub struct Host {
     pub agent_address: Option<String>,
     /// Its agent's version.
     pub agent_version: Option<String>,
+    /// What keeps two guests from one disk by its libvirt's configuration: lockd, sanlock, off, or unknown where that
+    /// cannot be read; null: its agent is too old to say.
+    pub disk_locks: Option<String>,
     /// What is wrong with its measuring.
     pub troubles: Vec<String>,
     /// What operators want of it; null: nothing special.
@@ -118,6 +121,13 @@ impl HostDetail {
 impl From<v1::HostView> for Host {
     fn from(host: v1::HostView) -> Self {
         let pressure = host.pressure.filter(|pressure| pressure.available);
+        let disk_locks = match v1::DiskLocks::try_from(host.disk_locks) {
+            Ok(v1::DiskLocks::Unspecified) => None,
+            Ok(v1::DiskLocks::Off) => Some("off"),
+            Ok(v1::DiskLocks::Lockd) => Some("lockd"),
+            Ok(v1::DiskLocks::Sanlock) => Some("sanlock"),
+            Ok(v1::DiskLocks::Unknown) | Err(_) => Some("unknown"),
+        };
         // Nothing stands behind the figures of a silent host.
         let silent = host.state == "absent";
         Self {
@@ -136,6 +146,7 @@ impl From<v1::HostView> for Host {
             report_age_ms: (host.report_age_ms >= 0).then_some(host.report_age_ms),
             agent_address: some_text(host.agent_address),
             agent_version: some_text(host.agent_version),
+            disk_locks: disk_locks.map(str::to_owned),
             troubles: host.troubles,
             intent: host.intent.map(Into::into),
             drain: host.drain.map(Into::into),

@@ -51,6 +51,8 @@ pub struct Status {
     pub migrations_unknown: u32,
     /// What somebody must look at now, a sentence each: guests that run twice, migrations that are not ours.
     pub troubles: Vec<String>,
+    /// Those of `troubles` that are migrations by somebody else.
+    pub foreign_migrations: Vec<String>,
     /// Migrations that are not over.
     pub migrations: Vec<Migration>,
     /// What keeps the balancer from acting, a sentence each.
@@ -107,6 +109,7 @@ impl Status {
             migrations_running: status.migrations_running,
             migrations_unknown: status.migrations_unknown,
             troubles: status.troubles,
+            foreign_migrations: status.foreign_migrations,
             migrations,
             holds: status.holds,
             drains: status.drains,

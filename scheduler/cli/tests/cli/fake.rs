@@ -25,6 +25,7 @@ pub(crate) struct State {
     pub(crate) hosts: Vec<v1::HostView>,
     pub(crate) guests: Vec<v1::GuestView>,
     pub(crate) migrations: Vec<v1::Migration>,
+    pub(crate) policy_fault: String,
     pub(crate) plan: String,
     pub(crate) snapshot: String,
     /// What a watcher of a migration sees, one stream after the other; then it stays open.
@@ -396,10 +397,11 @@ impl SchedulerService for Fake {
         request: Request<v1::GetPolicyRequest>,
     ) -> Answer<v1::GetPolicyReply> {
         self.enter("get_policy", request).await?;
+        let state = self.state();
         Ok(Response::new(v1::GetPolicyReply {
             text: fleet::POLICY.into(),
-            revision: self.state().status.policy_revision,
-            fault: String::new(),
+            revision: state.status.policy_revision,
+            fault: state.policy_fault.clone(),
         }))
     }
 

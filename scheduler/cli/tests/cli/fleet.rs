@@ -53,12 +53,14 @@ pub(crate) fn hosts() -> Vec<v1::HostView> {
         migrations_running: 1,
         agent_address: format!("{name}:7441"),
         agent_version: "0.1.0".into(),
+        disk_locks: v1::DiskLocks::Lockd.into(),
         ..Default::default()
     };
     let silent = v1::HostView {
         name: "kvm3".into(),
         state: "absent".into(),
         report_age_ms: -1,
+        disk_locks: v1::DiskLocks::Off.into(),
         cpu_cores: 4.0,
         memory_mib: 16_384,
         ..Default::default()

@@ -8,6 +8,7 @@
 )]
 
 mod changes;
+mod doctor;
 mod drain;
 mod explain;
 mod failures;

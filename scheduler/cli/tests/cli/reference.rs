@@ -58,6 +58,8 @@ table of it means stands in [../explain.md](../explain.md). `policy show` prints
 all but `evenkeel.policy_check/1` say in `dry_run` whether nothing was changed.
 `drain` prints `evenkeel.drain/1` when it has followed to the end: the hosts as they were seen last.
 `evenkeel.host/1` is a host with its guests, `evenkeel.guest/1` a guest with its migrations.
+`doctor` prints `evenkeel.doctor/1`: each check with its result (`ok`, `warning` or `failed`), what was found and what would
+mend it (null when nothing has to be), and the worst of all results. Names of checks stay; sentences are for people.
 `simulate` prints `evenkeel.simulation/1`: per strategy what was lost, its moves and its history by half hours.
 ";
 
@@ -72,7 +74,8 @@ fn page() -> String {
          and\nnever cancels. `drain` exits with 0 only when libvirt says of every host that nothing is left; with 4 \
          when nobody who is\nleft can go, 5 when the deadline has passed, 3 when somebody has ended the drain: in all \
          but the last case it\ngoes on. `drain --dry-run` exits with 4 when somebody could not go. `roll` exits with 1 \
-         when it has stopped at a\nfailure.\n\n## Commands\n\nThe global options go with every command.\n",
+         when it has stopped at a\nfailure. `doctor` exits with 1 when a check has failed, with 0 when there are \
+         warnings only, with 6 when no\nscheduler answers.\n\n## Commands\n\nThe global options go with every command.\n",
     );
     // Colours and the width of a terminal have no place in a page.
     let mut command = Cli::command()

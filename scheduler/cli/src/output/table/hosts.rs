@@ -32,6 +32,7 @@ pub fn hosts(hosts: &[Host], look: Look) -> String {
             ("REPORT", Side::Right),
             ("AGENT", Side::Left),
             ("VERSION", Side::Left),
+            ("LOCKS", Side::Left),
             ("TROUBLES", Side::Left),
         ]);
     }
@@ -69,6 +70,7 @@ fn row(host: &Host, wide: bool) -> Vec<Cell> {
             Cell::or_dash(age),
             Cell::or_dash(host.agent_address.clone()),
             Cell::or_dash(host.agent_version.clone()),
+            Cell::or_dash(host.disk_locks.clone()),
             troubles(&host.troubles),
         ]);
     }
