@@ -20,6 +20,7 @@ mod drain;
 mod identity;
 mod kinds;
 mod leadership;
+mod locks;
 mod measuring;
 mod metrics;
 mod modes;
