@@ -140,15 +140,19 @@ fn leader(seen: &Seen) -> Check {
     }
 }
 
+/// What schedulers say of themselves, each once: a follower passes on the word of a leader that answers it.
+fn voices(seen: &Seen) -> Vec<&Status> {
+    let voices: BTreeMap<_, _> = seen.answers.iter().map(|s| (&s.replica, s)).collect();
+    voices.into_values().collect()
+}
+
 fn etcd(seen: &Seen) -> Check {
     const NAME: &str = "etcd";
     const MEND: &str = "see etcd's health and the network between it and the schedulers";
-    let reach = |status: &&Status| status.etcd_reachable == Some(true);
-    let (reached, all) = (
-        seen.answers.iter().filter(reach).count(),
-        seen.answers.len(),
-    );
-    let found = format!("reached by {reached} of {all} schedulers that answer");
+    let voices = voices(seen);
+    let reach = |status: &&&Status| status.etcd_reachable == Some(true);
+    let (reached, all) = (voices.iter().filter(reach).count(), voices.len());
+    let found = format!("reached by {reached} of {all} schedulers heard themselves");
     match reached {
         0 => Check::failed(NAME, found, MEND),
         _ if reached < all => Check::warning(NAME, found, MEND),
@@ -175,7 +179,7 @@ fn policy(seen: &Seen) -> Check {
 fn versions(seen: &Seen) -> Check {
     const NAME: &str = "versions";
     let mut holders: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for status in &seen.answers {
+    for status in voices(seen) {
         let name = status.replica.clone().unwrap_or_default();
         let version = status.version.as_deref().unwrap_or("unknown");
         holders.entry(version).or_default().push(name);

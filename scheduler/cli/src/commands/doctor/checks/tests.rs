@@ -114,6 +114,14 @@ fn schedulers_and_etcd() {
 }
 
 #[test]
+fn a_leaders_word_that_followers_pass_on_counts_once() {
+    let echoes = |seen: &mut Seen| seen.answers = vec![status("s1"); 3];
+    check("schedulers", Ok, "3 of 3 answer", echoes);
+    check("etcd", Ok, "by 1 of 1", echoes);
+    check("versions", Ok, "0.1.0 on s1, h1, h2", echoes);
+}
+
+#[test]
 fn certificates() {
     check("certificate", Failed, "ended", |seen| {
         seen.certificate_ends = at(-1)
