@@ -18,6 +18,10 @@ const MOST_BYTES: u64 = 1 << 20;
 /// When it cannot be read: libvirt's own defaults are not assumed, for libvirt may well read another file.
 pub fn read(file: &Path) -> io::Result<DiskLocks> {
     let mut text = String::new();
+    // Opening anything else, such as a pipe, may take for ever.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let read = File::open(file)?
         .take(MOST_BYTES + 1)
         .read_to_string(&mut text)?;
@@ -101,5 +105,12 @@ mod tests {
         assert!(read(&file).is_err(), "it is too large");
         std::fs::write(&file, "lock_manager = \"lockd\"\n").unwrap();
         assert_eq!(read(&file).unwrap(), DiskLocks::Lockd);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        for path in ["/dev/null", "/", "/nowhere/qemu.conf"] {
+            assert!(read(Path::new(path)).is_err(), "{path}");
+        }
     }
 }
