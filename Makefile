@@ -13,7 +13,7 @@ SEED ?= 1
 LAB := --features evenkeel-tests/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fault-test test-fast properties lint build quality speed model binaries setup setup-build
+.PHONY: help demo test fault-test test-fast properties lint build quality speed migration-speed model binaries setup setup-build
 
 .NOTPARALLEL:
 
@@ -80,6 +80,11 @@ $(SOLVER)/ready: tests/fleets/requirements.txt
 speed: ## the planner's time, work and memory, 50 to 5,000 hosts: minutes
 	$(CARGO) build --release -p evenkeel-fleets
 	$(CARGO_TARGET_DIR)/release/fleets speed --into docs/reference/planner-quality.md
+
+RELEASE := $(CARGO_TARGET_DIR)/release
+migration-speed: setup ## migrations through Evenkeel beside virsh migrate: a build and two minutes (root)
+	$(CARGO) build --release --bins -p evenkeel-agent -p evenkeel-scheduler -p evenkeel -p evenkeel-tests $(LAB)
+	LAB_BIN=$(RELEASE) $(RELEASE)/migration-speed --into docs/reference/migration-speed.md
 
 # The development build, which optimises what the model spends its time in.
 model: setup-build ## leaders, agents, journal and libvirt in every order within bounds: minutes
