@@ -21,6 +21,7 @@ mod status;
 mod watch;
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::CommandFactory;
 use evenkeel_proto::v1;
@@ -65,6 +66,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Snapshot => snapshot(&mut session).await,
         Command::Policy(args) => policy::policy(&mut session, &args).await,
         Command::Completion { shell } => completion(&mut session, shell),
+        Command::Man { dir } => man(&mut session, dir.as_deref()),
     }
 }
 
@@ -84,5 +86,23 @@ fn completion(session: &mut Session<'_>, shell: clap_complete::Shell) -> Result<
     let mut script = vec![];
     clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut script);
     session.io.out.write_all(&script)?;
+    Ok(Exit::Ok)
+}
+
+fn man(session: &mut Session<'_>, dir: Option<&Path>) -> Result<Exit, Failure> {
+    let command = Cli::command();
+    match dir {
+        Some(dir) => {
+            clap_mangen::generate_to(command, dir).map_err(|source| Failure::Unwritable {
+                path: dir.display().to_string(),
+                source,
+            })?
+        }
+        None => {
+            let mut page = vec![];
+            clap_mangen::Man::new(command).render(&mut page)?;
+            session.io.out.write_all(&page)?;
+        }
+    }
     Ok(Exit::Ok)
 }

@@ -296,3 +296,20 @@ fn completions_are_printed_without_a_configuration() {
         );
     }
 }
+
+#[test]
+fn manual_pages_are_printed_and_written_without_a_configuration() {
+    let world = World::new();
+    std::fs::remove_file(world.path("evenkeel.toml")).unwrap();
+    let page = world.run(&["man"]).ok();
+    assert!(page.contains(".TH evenkeel 1"), "{page}");
+    let dir = world.path("man1");
+    let words = ["man", "--dir", dir.to_str().unwrap()];
+    world.run(&words).fails(1, "cannot write");
+    std::fs::create_dir(&dir).unwrap();
+    assert_eq!(world.run(&words).ok(), "");
+    for page in ["evenkeel", "evenkeel-drain", "evenkeel-policy-rollback"] {
+        let text = std::fs::read_to_string(dir.join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(&format!(".TH {page} 1")), "{text}");
+    }
+}
