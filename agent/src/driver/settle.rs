@@ -167,7 +167,7 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
     if first.remnant && call.is_some() {
         tokio::time::sleep(driver.timings.confirm).await;
         if ask_once(driver, order).await.remnant {
-            tidy_up(driver, order).await;
+            drop_remnant(driver, order).await;
         }
         first = ask_once(driver, order).await;
     }
@@ -182,7 +182,10 @@ async fn ask<H: Hypervisor, R: Records, P: Peers>(
 
 /// Ends what libvirt was kept from ending: the definition is at the target, whole, with all disks, and of the
 /// source's nothing is needed.
-async fn tidy_up<H: Hypervisor, R: Records, P: Peers>(driver: &Driver<H, R, P>, order: &Order) {
+async fn drop_remnant<H: Hypervisor, R: Records, P: Peers>(
+    driver: &Driver<H, R, P>,
+    order: &Order,
+) {
     let guest = order.guest.clone();
     let outcome = driver.calls.call(move |h| h.undefine(&guest)).await;
     tracing::warn!(order = %order.id, guest = %order.guest, to = %order.target, ?outcome,

@@ -307,6 +307,7 @@ fn wrong_state(message: &str) -> RawError {
 }
 
 const NOT_RUNNING: &str = "guest is not running";
+const STARTED: &str = "the guest was started: it is not moved as one that is shut off";
 
 /// The job that holds a guest. A guest that is shut off has none: libvirt says so by an error.
 fn job(domain: &Domain) -> RawResult<(i32, Params)> {
@@ -370,34 +371,26 @@ fn move_definition(
     if !gate.pass() {
         return Err(given_up());
     }
-    if !is_shut_off(domain)? {
-        return Err(started());
+    if presence(domain)? != Presence::ShutOff {
+        return Err(wrong_state(STARTED));
     }
     let flags = OFFLINE | PEER2PEER | PERSIST_DEST | UNDEFINE_SOURCE | ABORT_ON_ERROR;
     domain.migrate(peer_uri, MigrateParameters::default(), flags)?;
     let target = domain.uuid().unwrap_or_default();
     match connection.lookup(LookupTarget::Uuid(&target))? {
-        Some(here) if !is_shut_off(&here)? => {
+        Some(here) if presence(&here)? != Presence::ShutOff => {
             if !here.is_persistent()? {
                 connection.define(&definition)?;
             }
-            Err(started())
+            Err(wrong_state(STARTED))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-fn is_shut_off(domain: &Domain) -> RawResult<bool> {
+fn presence(domain: &Domain) -> RawResult<Presence> {
     let (state, reason) = domain.state()?;
-    Ok(state::presence(state, reason) == Presence::ShutOff)
-}
-
-fn started() -> RawError {
-    RawError {
-        code: ERR_OPERATION_INVALID,
-        domain: FROM_QEMU,
-        message: "the guest was started: it is not moved as one that is shut off".into(),
-    }
+    Ok(state::presence(state, reason))
 }
 
 /// Migrates `domain`; `aside` is the same guest on another connection, for what is asked meanwhile.
@@ -407,8 +400,7 @@ fn migrate(
     migration: &LiveMigration,
     gate: &CallGate,
 ) -> RawResult<()> {
-    let (state, reason) = domain.state()?;
-    if state::presence(state, reason) != Presence::Running {
+    if presence(domain)? != Presence::Running {
         return Err(wrong_state(NOT_RUNNING));
     }
     let params = parameters(migration);
@@ -444,9 +436,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn presence(&self, guest: &GuestId) -> Result<(Presence, Option<String>), HypervisorError> {
-        let here = self.on_guest(guest, |domain| Ok((domain.state()?, domain.name())));
-        match here {
-            Ok(((state, reason), name)) => Ok((state::presence(state, reason), Some(name))),
+        match self.on_guest(guest, |domain| Ok((presence(domain)?, domain.name()))) {
+            Ok((presence, name)) => Ok((presence, Some(name))),
             Err(HypervisorError::NoSuchGuest { .. }) => Ok((Presence::Absent, None)),
             Err(error) => Err(error),
         }
@@ -458,8 +449,7 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn undefine(&self, guest: &GuestId) -> Result<(), HypervisorError> {
         self.on_guest(guest, |domain| {
-            let (state, reason) = domain.state()?;
-            if state::presence(state, reason) != Presence::ShutOff {
+            if presence(domain)? != Presence::ShutOff {
                 return Err(wrong_state("guest is not shut off"));
             }
             domain.undefine()
@@ -468,8 +458,7 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn discard_half(&self, guest: &GuestId) -> Result<(), HypervisorError> {
         self.on_guest(guest, |domain| {
-            let (state, reason) = domain.state()?;
-            let is_half = state::presence(state, reason) == Presence::PausedByMigration;
+            let is_half = presence(domain)? == Presence::PausedByMigration;
             if !is_half || state::is_running(job(domain)?.0) {
                 return Err(wrong_state("no half that a migration has left paused"));
             }
