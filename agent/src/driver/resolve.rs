@@ -7,7 +7,6 @@ use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_types::{
     CallResult, Contradiction, Epoch, Event, GuestId, OrderId, Outcome, Place, Presence,
-    Whereabouts,
 };
 use tokio::sync::oneshot;
 
@@ -196,12 +195,7 @@ impl<H: Hypervisor, R: Records, P: Peers> Task<H, R, P> {
 
     /// Tidies up after the end.
     pub(super) async fn tidy_up(&self) {
-        let moved = match self.state.outcome() {
-            Some(Outcome::Done) => true,
-            Some(Outcome::Failed { guest, .. }) => guest == Whereabouts::Target,
-            Some(Outcome::Refused(_) | Outcome::Cancelled) | None => false,
-        };
-        if moved {
+        if self.state.outcome().is_some_and(Outcome::has_moved) {
             self.driver.tidy(&self.order).await;
         }
     }

@@ -79,6 +79,16 @@ impl Outcome {
             Self::Failed { .. } => "failed",
         }
     }
+
+    /// Whether the guest is at the target, and no more at the source.
+    #[must_use]
+    pub fn has_moved(self) -> bool {
+        match self {
+            Self::Done => true,
+            Self::Failed { guest, .. } => guest == Whereabouts::Target,
+            Self::Refused(_) | Self::Cancelled => false,
+        }
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -1,11 +1,11 @@
 //! Which steps of a plan start now. A plan is a recommendation; this is the last look before an order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use evenkeel_planner::{LastLook, Limits, Plan, Policy, Purpose, Step, StepReason};
-use evenkeel_types::{GuestId, MigrationState, Outcome};
+use evenkeel_types::{MigrationState, Outcome};
 
 use super::{Assessment, Hold, millis};
 use crate::observe::Fleet;
@@ -351,16 +351,9 @@ impl<'a> Running<'a> {
 
     /// Migrations that are not ours take their host's place, too; where they go is not known.
     fn add_foreign(&mut self) {
-        let open = self.fleet.open_migrations();
-        let ours: BTreeSet<&GuestId> = open.values().map(|order| &order.guest).collect();
-        for (host, report) in &self.fleet.reports {
-            let leaving = report.guests.iter().filter(|guest| guest.migrating_out);
-            let foreign = leaving.filter(|guest| !ours.contains(&guest.id)).count();
-            let foreign = u32::try_from(foreign).unwrap_or(u32::MAX);
-            if foreign > 0 {
-                *self.hosts.entry(host.to_string()).or_default() += foreign;
-                self.cluster = self.cluster.saturating_add(foreign);
-            }
+        for (host, _) in self.fleet.foreign() {
+            *self.hosts.entry(host.to_string()).or_default() += 1;
+            self.cluster = self.cluster.saturating_add(1);
         }
     }
 

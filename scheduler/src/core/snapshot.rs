@@ -7,7 +7,7 @@ use evenkeel_planner::estimate::Reading;
 use evenkeel_planner::policy::LocalDisks;
 use evenkeel_planner::{Guest, GuestState, Host, HostState, InFlight, Policy, Pressure, Snapshot};
 use evenkeel_proto::order::Order;
-use evenkeel_types::{GuestId, HostName};
+use evenkeel_types::{GuestId, HostName, Outcome};
 use jiff::Timestamp;
 
 use super::dirty::Dirt;
@@ -239,6 +239,11 @@ impl Picture<'_> {
         }
         if self.involved.moved_by_others.contains(&reading.id) {
             return Some("foreign_migration".to_owned());
+        }
+        let ended = self.fleet.unreported_end(host, &reading.id);
+        let outcome = ended.and_then(|journal| journal.state.outcome());
+        if outcome.is_some_and(Outcome::has_moved) {
+            return Some("stale_data".to_owned()); // it is reported from where it was
         }
         // One whose size nobody knows cannot be priced.
         let copied = self.policy.migration.local_disks == LocalDisks::Copy;

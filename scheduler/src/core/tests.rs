@@ -6,7 +6,8 @@ use evenkeel_types::{FailureReason, MigrationState, Outcome, Whereabouts};
 
 use super::choose::{Situation, choose};
 use super::*;
-use crate::observe::{GuestReading, HostFacts, Past, Remembered};
+use crate::observe::samples::order_entry;
+use crate::observe::{GuestReading, HostFacts, JournalEntry, Past, Remembered};
 
 /// A fleet under a clock of its own.
 pub(super) struct Bench {
@@ -774,4 +775,35 @@ fn a_measured_curve_stands_in_the_snapshot_and_a_copy_that_did_not_converge_take
     });
     bench.remember(1, given_up, 0);
     assert_eq!(in_snapshot(&mut bench), []);
+}
+
+#[test]
+fn a_guest_that_has_moved_and_is_still_reported_from_where_it_was_is_left_alone() {
+    let mut bench = Bench::hot();
+    let order = order_entry(5, |order| order.guest_uuid = id(1).to_string()).order;
+    let mut reasons = |state, mod_revision| {
+        let journal = JournalEntry {
+            state: MigrationState::Ended(state),
+            message: v1::Journal {
+                ended_at_ms: -5000, // long before the report, by the clock
+                ..v1::Journal::default()
+            },
+            mod_revision,
+            order: order.clone(),
+        };
+        let key = (order.source.clone(), order.guest.clone());
+        bench.fleet.journals.insert(key, journal);
+        let guests = bench.pass(1).snapshot.guests;
+        let moved = guests
+            .into_iter()
+            .find(|g| g.uuid == Some(id(1).to_string()));
+        moved.unwrap().unmovable_reason
+    };
+    let revision = i64::MAX; // the report is older
+    assert_eq!(
+        reasons(Outcome::Done, revision).as_deref(),
+        Some("stale_data")
+    );
+    assert_eq!(reasons(Outcome::Cancelled, revision), None, "it never left");
+    assert_eq!(reasons(Outcome::Done, -1), None, "it has come back since");
 }

@@ -140,21 +140,19 @@ fn told_by_journal(fleet: &Fleet, guests: &BTreeSet<GuestId>) -> bool {
 fn sights(fleet: &Fleet) -> Vec<Sight> {
     let mut living: BTreeMap<&GuestId, Vec<(&HostName, &GuestReading)>> = BTreeMap::new();
     let mut writers: BTreeMap<&str, Vec<(&HostName, &GuestReading)>> = BTreeMap::new();
-    let mut sights = vec![];
-    let open = fleet.open_migrations();
-    let ours: BTreeSet<&GuestId> = open.values().map(|order| &order.guest).collect();
+    let answers = |host: &HostName| fleet.reports.get(host).is_some_and(|r| r.libvirt_up);
+    let foreign = fleet.foreign().filter(|(host, _)| answers(host));
+    let foreign = foreign.map(|(host, guest)| Sight {
+        trouble: Trouble::ForeignMigration {
+            guest: guest.name.clone(),
+            host: host.to_string(),
+        },
+        hosts: BTreeSet::from([host.clone()]),
+        guests: BTreeSet::from([guest.id.clone()]),
+    });
+    let mut sights: Vec<Sight> = foreign.collect();
     for (host, report) in fleet.reports.iter().filter(|(_, report)| report.libvirt_up) {
         for guest in &report.guests {
-            if guest.migrating_out && !ours.contains(&guest.id) {
-                sights.push(Sight {
-                    trouble: Trouble::ForeignMigration {
-                        guest: guest.name.clone(),
-                        host: host.to_string(),
-                    },
-                    hosts: BTreeSet::from([host.clone()]),
-                    guests: BTreeSet::from([guest.id.clone()]),
-                });
-            }
             // What is being handed over runs here no more, or there not yet.
             let lives = matches!(guest.state, RunState::Running | RunState::Paused);
             if lives && !guest.migrating_out {

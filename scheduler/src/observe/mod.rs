@@ -7,7 +7,7 @@ mod decode;
 pub mod feed;
 pub mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_daemon::{Change, Entry};
 use evenkeel_proto::keys::{Key, Keys};
@@ -18,6 +18,11 @@ pub use model::{
     GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
     Remembered, RunState,
 };
+
+/// A report is stamped when all is read; what was read first may be older by so much.
+const READING_MS: i64 = 1000;
+/// A report that is older than a migration's end by more than this comes from a clock that was set back.
+const LATE_REPORT_MS: i64 = 60_000;
 
 /// Everything etcd says of one cluster, as far as it could be understood.
 #[derive(Debug, Clone, Default)]
@@ -276,6 +281,32 @@ impl Fleet {
         let order = self.orders.get(guest);
         let journal = order.and_then(|entry| self.journal_of(entry));
         journal.is_some_and(|journal| journal.state.outcome().is_some())
+    }
+
+    /// The journal of a migration that is over and whose end a source's report does not know yet: what it says of the
+    /// guest is from before. By revision, and by the source's own clock, for what is written later may have been measured
+    /// earlier; a clock that was set back counts for a minute only.
+    #[must_use]
+    pub fn unreported_end(&self, source: &HostName, guest: &GuestId) -> Option<&JournalEntry> {
+        let report = self.reports.get(source)?;
+        let journal = self.journals.get(&(source.clone(), guest.clone()))?;
+        journal.state.outcome()?;
+        let behind_ms = journal.message.ended_at_ms - report.measured_at_ms;
+        let is_older = report.revision < journal.mod_revision
+            || (-READING_MS..=LATE_REPORT_MS).contains(&behind_ms);
+        is_older.then_some(journal)
+    }
+
+    /// Guests whose hosts report that a migration takes them away which is none of ours.
+    pub fn foreign(&self) -> impl Iterator<Item = (&HostName, &GuestReading)> {
+        let open = self.open_migrations();
+        let ours: BTreeSet<GuestId> = open.values().map(|order| order.guest.clone()).collect();
+        let everyone = self.reports.iter();
+        let everyone = everyone.flat_map(|(host, r)| r.guests.iter().map(move |g| (host, g)));
+        everyone.filter(move |(host, guest)| {
+            let ours = ours.contains(&guest.id) || self.unreported_end(host, &guest.id).is_some();
+            guest.migrating_out && !ours
+        })
     }
 
     /// Migrations that are not over: orders that stand and journals that are open.

@@ -177,6 +177,40 @@ fn a_migration_is_open_from_its_order_to_the_end_of_its_journal() {
 }
 
 #[test]
+fn a_report_from_before_a_migrations_end_is_known_as_such() {
+    let (keys, mut fleet) = (keys(), Fleet::default());
+    let (host, guest): (HostName, GuestId) = ("h1".parse().unwrap(), GUEST.parse().unwrap());
+    let mut state = v1::MigrationState::default();
+    state.set_phase(v1::MigrationPhase::Cancelled);
+    let journal = v1::Journal {
+        order: Some(order(1)),
+        state: Some(state),
+        ended_at_ms: 500_000,
+        ..Default::default()
+    };
+    put(&mut fleet, entry(keys.journal(&host, &guest), &journal, 9));
+    let mut told = |revision, measured_at_ms| {
+        let mut report = v1::Report {
+            measured_at_ms,
+            ..report(0.5)
+        };
+        for guest in &mut report.guests {
+            guest.uuid = GUEST.into();
+            guest.migrating_out = true;
+        }
+        put(&mut fleet, entry(keys.report(&host), &report, revision));
+        let foreign = fleet.foreign().count() > 0;
+        (fleet.unreported_end(&host, &guest).is_some(), foreign)
+    };
+    let (before, after) = ((true, false), (false, true));
+    assert_eq!(told(8, 510_000), before, "written before");
+    assert_eq!(told(10, 499_000), before, "measured before");
+    assert_eq!(told(10, 500_500), before, "perhaps read before");
+    assert_eq!(told(10, 501_500), after, "somebody else's, then");
+    assert_eq!(told(10, 400_000), after, "by a clock that was set back");
+}
+
+#[test]
 fn a_journal_of_another_order_is_not_this_orders() {
     let (keys, mut fleet) = (keys(), Fleet::default());
     let (host, guest): (HostName, GuestId) = ("h1".parse().unwrap(), GUEST.parse().unwrap());
