@@ -82,9 +82,9 @@ speed: ## the planner's time, work and memory, 50 to 5,000 hosts: minutes
 	$(CARGO_TARGET_DIR)/release/fleets speed --into docs/reference/planner-quality.md
 
 RELEASE := $(CARGO_TARGET_DIR)/release
-migration-speed: setup ## migrations through Evenkeel beside virsh migrate: a build and two minutes (root)
+migration-speed: setup ## migrations through Evenkeel beside virsh migrate: a build and some minutes (root)
 	$(CARGO) build --release --bins -p evenkeel-agent -p evenkeel-scheduler -p evenkeel -p evenkeel-tests $(LAB)
-	LAB_BIN=$(RELEASE) $(RELEASE)/migration-speed --into docs/reference/migration-speed.md
+	LAB_BIN=$(RELEASE) $(RELEASE)/migration-speed --rounds 6 --into docs/reference/migration-speed.md
 
 # The development build, which optimises what the model spends its time in.
 model: setup-build ## leaders, agents, journal and libvirt in every order within bounds: minutes

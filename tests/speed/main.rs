@@ -22,8 +22,8 @@ use evenkeel_tests::{Lab, LabOptions, tell};
 use run::{Block, Guest, Way};
 
 /// The policy: nothing is in the way of so many at a time, and the copy is what virsh's is by default.
-const POLICY: &str =
-    "schema = 1\nmode = \"off\"\n[limits]\nmigrations_per_host = 16\nmigrations_per_cluster = 16\n";
+const POLICY: &str = "schema = 1\nmode = \"off\"\n[limits]\nmigrations_per_host = 16\nmigrations_per_cluster = 16\n\
+     [migration]\nauto_converge = false\n";
 /// A guest's memory, and how much of it changes all the time.
 const GUEST: [&str; 4] = ["--mem", "128", "--dials", "d50 s500"];
 
@@ -31,17 +31,22 @@ const GUEST: [&str; 4] = ["--mem", "128", "--dials", "d50 s500"];
 #[derive(Debug, Parser)]
 struct Options {
     /// Migrations of a block
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value = "20", value_parser = at_least_one)]
     count: usize,
     /// Of these, at a time
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value = "3", value_parser = at_least_one)]
     at_a_time: usize,
     /// Blocks of each way
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value = "3", value_parser = at_least_one)]
     rounds: usize,
     /// Write a page about it, too
     #[arg(long)]
     into: Option<PathBuf>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=1000).contains(n));
+    number.ok_or_else(|| "expected 1 to 1000".to_owned())
 }
 
 fn main() {

@@ -79,11 +79,23 @@ pub(crate) fn summary(blocks: &[Block], at_a_time: usize) -> String {
         return text;
     };
     let more = evenkeel - virsh;
+    // Blocks come in pairs, whichever way is first.
+    let pairs = blocks.chunks_exact(2).map(|pair| {
+        let of = |way: Way| pair.iter().filter(move |block| block.way == way);
+        let median = |way| {
+            middle(&of(way).flat_map(|b| &b.timed).collect::<Vec<_>>(), |one| {
+                one.whole
+            })
+        };
+        format!("{:+.0}", median(Way::Evenkeel) - median(Way::Virsh))
+    });
+    let pairs: Vec<String> = pairs.collect();
     let share = more / virsh.max(f64::MIN_POSITIVE);
     let holds = more <= GOAL_MS || share <= GOAL_SHARE;
     text.push_str(&format!(
-        "\nA migration takes {more:.0} ms longer ({:.0} %). The goal, {:.0} % or {GOAL_MS:.0} ms more at most, is {}.\n",
+        "\nA migration takes {more:+.0} ms longer ({:.0} %); pair of blocks by pair: {} ms. The goal, {:.0} % or {GOAL_MS:.0} ms more at most, is {}.\n",
         100.0 * share,
+        pairs.join(", "),
         100.0 * GOAL_SHARE,
         if holds { "met" } else { "missed" },
     ));

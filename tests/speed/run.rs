@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use etcd_client::EventType;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::v1::scheduler_service_client::SchedulerServiceClient;
 use evenkeel_proto::v1::{
@@ -18,7 +19,7 @@ use evenkeel_tests::schedulers::{answer, ask};
 use tonic::transport::Channel;
 
 /// A migration of a small guest is over within this time on any machine.
-const SOON_MS: i64 = 60_000;
+const SOON: Duration = Duration::from_secs(60);
 /// Between two looks: seldom enough to cost nothing, and no figure depends on it.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -34,7 +35,7 @@ pub(crate) enum Way {
 /// One migration, milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timed {
-    /// From the wish to the end: virsh has returned; the journal is closed, on both hosts' word.
+    /// From the wish to the end: virsh has returned; the journal is closed on both hosts' word, and the order gone.
     pub(crate) whole: f64,
     /// From the wish until the source agent has taken the order up; 0 with virsh.
     pub(crate) ordered: f64,
@@ -147,7 +148,7 @@ fn by_virsh(lab: &Lab, guest: &Guest, source: &str, target: &str) -> Timed {
             .lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
         line.and_then(|value| value.trim().parse().ok())
-            .unwrap_or_default()
+            .unwrap_or_else(|| panic!("no {key} of {name}: {stats}"))
     };
     Timed {
         whole,
@@ -158,7 +159,7 @@ fn by_virsh(lab: &Lab, guest: &Guest, source: &str, target: &str) -> Timed {
 }
 
 fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &str) -> Timed {
-    let (asked, journal) = lab.inside(|| async {
+    let (asked, gone, journal) = lab.inside(|| async {
         let mut client = lab.scheduler(Caller::Operator, leader);
         let store = lab.store(Caller::Operator).await;
         rested(&mut client, guest, source).await;
@@ -168,25 +169,28 @@ fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &st
             reason: "to measure".to_owned(),
             ..Default::default()
         };
+        let key = keys().order(&guest_id(&guest.uuid));
+        let watch = store.client().watch(key, None).await;
+        let mut changes = watch.expect("a watch of the order");
         let asked = unix_ms();
         let ordered = answer(client.migrate(ask(request))).await;
         let order = ordered.expect("the leader orders it").order;
         let order = order.expect("an order").id;
-        let key = keys().journal(&host(source), &guest_id(&guest.uuid));
         loop {
-            let journal: Option<Journal> = store.get_message(&key).await.expect("etcd answers");
-            let journal = journal.unwrap_or_default();
-            let its_own = journal.order.as_ref().is_some_and(|o| o.id == order);
-            if its_own && journal.ended_at_ms > 0 {
-                break (asked, journal);
+            let change = tokio::time::timeout(SOON, changes.message()).await;
+            let change = change.expect("an end in time").expect("etcd answers");
+            let change = change.expect("an open watch");
+            let mut events = change.events().iter();
+            if events.any(|event| event.event_type() == EventType::Delete) {
+                break;
             }
-            assert!(
-                unix_ms() - asked < SOON_MS,
-                "{} is not over: {journal:?}",
-                guest.name
-            );
-            tokio::time::sleep(LOOK).await;
         }
+        let gone = unix_ms();
+        let key = keys().journal(&host(source), &guest_id(&guest.uuid));
+        let journal: Option<Journal> = store.get_message(&key).await.expect("etcd answers");
+        let journal = journal.expect("a closed journal stands until the next order");
+        assert!(journal.order.as_ref().is_some_and(|o| o.id == order));
+        (asked, gone, journal)
     });
     let state = journal.state.clone().unwrap_or_default();
     assert_eq!(state.phase(), MigrationPhase::Done, "{journal:?}");
@@ -194,7 +198,7 @@ fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &st
     let progress = journal.progress.unwrap_or_default();
     let milliseconds = |ms: u64| f64::from(u32::try_from(ms).unwrap_or(u32::MAX));
     Timed {
-        whole: since(journal.ended_at_ms),
+        whole: since(gone),
         ordered: since(journal.started_at_ms),
         job: milliseconds(progress.elapsed_ms),
         pause: milliseconds(progress.downtime_ms),
@@ -203,7 +207,7 @@ fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &st
 
 /// Until the leader knows where the guest is: the next order can be given then.
 async fn rested(client: &mut SchedulerServiceClient<Channel>, guest: &Guest, here: &str) {
-    let began = unix_ms();
+    let began = Instant::now();
     loop {
         let known = answer(client.list_guests(ask(ListGuestsRequest {}))).await;
         let known = known.expect("the leader answers").guests;
@@ -215,7 +219,7 @@ async fn rested(client: &mut SchedulerServiceClient<Channel>, guest: &Guest, her
             return;
         }
         assert!(
-            unix_ms() - began < SOON_MS,
+            began.elapsed() < SOON,
             "{} is not at rest: {all:?}",
             guest.name
         );

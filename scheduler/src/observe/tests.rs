@@ -159,6 +159,7 @@ fn a_migration_is_open_from_its_order_to_the_end_of_its_journal() {
     );
     let entry_of = fleet.orders[&guest].clone();
     assert!(fleet.journal_of(&entry_of).is_some());
+    assert!(!fleet.has_ended(&guest));
     fleet.apply(
         &keys,
         Change::Deleted {
@@ -174,6 +175,9 @@ fn a_migration_is_open_from_its_order_to_the_end_of_its_journal() {
     let done = journal(v1::MigrationPhase::Done);
     put(&mut fleet, entry(keys.journal(&host, &guest), &done, 9));
     assert!(fleet.open_migrations().is_empty());
+    assert!(!fleet.has_ended(&guest), "no order is left to be removed");
+    put(&mut fleet, entry(keys.order(&guest), &order(1), 5));
+    assert!(fleet.has_ended(&guest));
 }
 
 #[test]
