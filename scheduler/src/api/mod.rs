@@ -276,22 +276,26 @@ macro_rules! write_method {
     }};
 }
 
+/// A read that the leader answers, if it can be had: authorised, and returned from here. Else it is left to us.
+macro_rules! leaders_answer {
+    ($self:ident, $request:ident, $name:literal, $limit:ident, $method:ident) => {
+        let caller = authorise($name, &$request)?;
+        let leader = $self.ask_leader(&$request, &caller, $limit, |mut leader, asked| async move {
+            leader.$method(asked).await
+        });
+        if let Some(answer) = leader.await {
+            return Ok(answer);
+        }
+    };
+}
+
 #[tonic::async_trait]
 impl SchedulerService for Api {
     async fn get_status(
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::Status>, Status> {
-        let caller = authorise("GetStatus", &request)?;
-        let leader = self.ask_leader(
-            &request,
-            &caller,
-            STATUS_DEADLINE,
-            |mut leader, asked| async move { leader.get_status(asked).await },
-        );
-        if let Some(status) = leader.await {
-            return Ok(status);
-        }
+        leaders_answer!(self, request, "GetStatus", STATUS_DEADLINE, get_status);
         self.read(views::status).await.map(Response::new)
     }
 
@@ -299,16 +303,7 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsReply>, Status> {
-        let caller = authorise("ListHosts", &request)?;
-        let leader = self.ask_leader(
-            &request,
-            &caller,
-            STATUS_DEADLINE,
-            |mut leader, asked| async move { leader.list_hosts(asked).await },
-        );
-        if let Some(hosts) = leader.await {
-            return Ok(hosts);
-        }
+        leaders_answer!(self, request, "ListHosts", STATUS_DEADLINE, list_hosts);
         let names = request.into_inner().names;
         self.read(move |c| views::hosts(c, &names))
             .await
@@ -362,16 +357,7 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetPlanRequest>,
     ) -> Result<Response<v1::Document>, Status> {
-        let caller = authorise("GetPlan", &request)?;
-        let leader = self.ask_leader(
-            &request,
-            &caller,
-            FORWARD_DEADLINE,
-            |mut leader, asked| async move { leader.get_plan(asked).await },
-        );
-        if let Some(plan) = leader.await {
-            return Ok(plan);
-        }
+        leaders_answer!(self, request, "GetPlan", FORWARD_DEADLINE, get_plan);
         let v1::GetPlanRequest {
             max_moves,
             drain_hosts,
@@ -412,16 +398,7 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyReply>, Status> {
-        let caller = authorise("GetPolicy", &request)?;
-        let leader = self.ask_leader(
-            &request,
-            &caller,
-            STATUS_DEADLINE,
-            |mut leader, asked| async move { leader.get_policy(asked).await },
-        );
-        if let Some(policy) = leader.await {
-            return Ok(policy);
-        }
+        leaders_answer!(self, request, "GetPolicy", STATUS_DEADLINE, get_policy);
         let reply = self
             .read(|c| v1::GetPolicyReply {
                 text: c.active().text().to_owned(),
@@ -436,16 +413,13 @@ impl SchedulerService for Api {
         &self,
         request: Request<v1::GetPolicyHistoryRequest>,
     ) -> Result<Response<v1::GetPolicyHistoryReply>, Status> {
-        let caller = authorise("GetPolicyHistory", &request)?;
-        let leader = self.ask_leader(
-            &request,
-            &caller,
+        leaders_answer!(
+            self,
+            request,
+            "GetPolicyHistory",
             STATUS_DEADLINE,
-            |mut leader, asked| async move { leader.get_policy_history(asked).await },
+            get_policy_history
         );
-        if let Some(history) = leader.await {
-            return Ok(history);
-        }
         let revision = request.into_inner().revision;
         let history = self.read(move |c| views::policy_history(c, revision));
         history.await?.map(Response::new)

@@ -31,6 +31,8 @@ struct Picture<'a> {
     doubles: &'a BTreeSet<&'a GuestId>,
     /// Guests that may run twice or are moved by others.
     involved: &'a trouble::Involved,
+    /// Migrations whose end is not in their source's report yet.
+    ended: &'a BTreeMap<(&'a HostName, &'a GuestId), Outcome>,
 }
 
 /// Builds the snapshot, and the ids behind its guests' names.
@@ -42,6 +44,7 @@ pub(super) fn build(
 ) -> (Snapshot, BTreeMap<String, GuestId>) {
     let doubles = doubles(fleet);
     let involved = trouble::involved(fleet);
+    let ended = fleet.unreported_ends();
     let picture = Picture {
         core,
         fleet,
@@ -49,6 +52,7 @@ pub(super) fn build(
         now_ms,
         doubles: &doubles,
         involved: &involved,
+        ended: &ended,
     };
     let taken_at = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let mut snapshot = Snapshot::new("", taken_at);
@@ -240,9 +244,8 @@ impl Picture<'_> {
         if self.involved.moved_by_others.contains(&reading.id) {
             return Some("foreign_migration".to_owned());
         }
-        let ended = self.fleet.unreported_end(host, &reading.id);
-        let outcome = ended.and_then(|journal| journal.state.outcome());
-        if outcome.is_some_and(Outcome::has_moved) {
+        let ended = self.ended.get(&(host, &reading.id));
+        if ended.is_some_and(|outcome| outcome.has_moved()) {
             return Some("stale_data".to_owned()); // it is reported from where it was
         }
         // One whose size nobody knows cannot be priced.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenkeel_daemon::{Change, Entry};
 use evenkeel_proto::keys::{Key, Keys};
 use evenkeel_proto::v1;
-use evenkeel_types::{GuestId, HostName, OrderId};
+use evenkeel_types::{GuestId, HostName, OrderId, Outcome};
 
 pub use model::{
     GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
@@ -283,29 +283,35 @@ impl Fleet {
         journal.is_some_and(|journal| journal.state.outcome().is_some())
     }
 
-    /// The journal of a migration that is over and whose end a source's report does not know yet: what it says of the
-    /// guest is from before. By revision, and by the source's own clock, for what is written later may have been measured
-    /// earlier; a clock that was set back counts for a minute only.
+    /// Migrations that are over and whose end their source's report does not know yet: what it says of the guest is from
+    /// before. By revision, and by the source's own clock, for what is written later may have been measured earlier; a
+    /// clock that was set back counts for a minute only.
     #[must_use]
-    pub fn unreported_end(&self, source: &HostName, guest: &GuestId) -> Option<&JournalEntry> {
-        let report = self.reports.get(source)?;
-        let journal = self.journals.get(&(source.clone(), guest.clone()))?;
-        journal.state.outcome()?;
-        let behind_ms = journal.message.ended_at_ms - report.measured_at_ms;
-        let is_older = report.revision < journal.mod_revision
-            || (-READING_MS..=LATE_REPORT_MS).contains(&behind_ms);
-        is_older.then_some(journal)
+    pub fn unreported_ends(&self) -> BTreeMap<(&HostName, &GuestId), Outcome> {
+        let ends = self
+            .journals
+            .iter()
+            .filter_map(|((source, guest), journal)| {
+                let outcome = journal.state.outcome()?;
+                let report = self.reports.get(source)?;
+                let behind_ms = journal.message.ended_at_ms - report.measured_at_ms;
+                let is_older = report.revision < journal.mod_revision
+                    || (-READING_MS..=LATE_REPORT_MS).contains(&behind_ms);
+                is_older.then_some(((source, guest), outcome))
+            });
+        ends.collect()
     }
 
     /// Guests whose hosts report that a migration takes them away which is none of ours.
     pub fn foreign(&self) -> impl Iterator<Item = (&HostName, &GuestReading)> {
         let open = self.open_migrations();
-        let ours: BTreeSet<GuestId> = open.values().map(|order| order.guest.clone()).collect();
+        let open: BTreeSet<&GuestId> = open.into_values().map(|order| &order.guest).collect();
+        let ended = self.unreported_ends();
         let everyone = self.reports.iter();
         let everyone = everyone.flat_map(|(host, r)| r.guests.iter().map(move |g| (host, g)));
         everyone.filter(move |(host, guest)| {
-            let ours = ours.contains(&guest.id) || self.unreported_end(host, &guest.id).is_some();
-            guest.migrating_out && !ours
+            let is_ours = || open.contains(&guest.id) || ended.contains_key(&(*host, &guest.id));
+            guest.migrating_out && !is_ours()
         })
     }
 

@@ -204,7 +204,10 @@ fn a_report_from_before_a_migrations_end_is_known_as_such() {
         }
         put(&mut fleet, entry(keys.report(&host), &report, revision));
         let foreign = fleet.foreign().count() > 0;
-        (fleet.unreported_end(&host, &guest).is_some(), foreign)
+        (
+            fleet.unreported_ends().contains_key(&(&host, &guest)),
+            foreign,
+        )
     };
     let (before, after) = ((true, false), (false, true));
     assert_eq!(told(8, 510_000), before, "written before");
