@@ -401,11 +401,7 @@ impl Stage {
         let Some(task) = world.task(host, guest).copied() else {
             return;
         };
-        let moved = match task.state.outcome() {
-            Some(Outcome::Done) => true,
-            Some(Outcome::Failed { guest, .. }) => guest == Whereabouts::Target,
-            Some(Outcome::Refused(_) | Outcome::Cancelled) | None => false,
-        };
+        let moved = task.state.outcome().is_some_and(Outcome::has_moved);
         let target = world.order(task.order).target;
         let there = world.hosts[at(target)].guests[at(guest)];
         let lives = world.agents[at(target)].up && there == Presence::Running;
