@@ -1,9 +1,8 @@
 //! Blocks of migrations, one way or the other.
 
-use std::collections::VecDeque;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use etcd_client::EventType;
@@ -16,6 +15,7 @@ use evenkeel_tests::Lab;
 use evenkeel_tests::etcd::{guest_id, host, keys};
 use evenkeel_tests::network::Caller;
 use evenkeel_tests::schedulers::{answer, ask};
+use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
 /// A migration of a small guest is over within this time on any machine.
@@ -60,7 +60,11 @@ pub(crate) struct Block {
     pub(crate) took: Duration,
 }
 
-/// Migrates guests to and fro, the one that has rested longest first, `at_a_time`, until `count` migrations are over.
+/// Migrates guests to and fro, `at_a_time`, until `count` migrations are over.
+///
+/// What is done between two migrations of a guest (connections, the wait until it is at rest, reading figures) holds up
+/// no other: with more guests than `at_a_time` so many are under way at each moment, both ways. Migrations share the
+/// machine, so that one of three takes longer than one of two and a half.
 pub(crate) fn block(
     lab: &Lab,
     way: Way,
@@ -68,26 +72,22 @@ pub(crate) fn block(
     at_a_time: usize,
     count: usize,
 ) -> Block {
-    let resting = guests.iter().map(|guest| {
-        let host = lab.running_on(&guest.name).concat();
-        (guest, host)
-    });
-    let resting: Mutex<VecDeque<(&Guest, String)>> = Mutex::new(resting.collect());
+    let slots = Semaphore::new(at_a_time);
     let (next, timed) = (AtomicUsize::new(0), Mutex::new(vec![]));
     let leader = lab.some_leader();
     let began = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..at_a_time {
+        for guest in guests {
             scope.spawn(|| {
+                let mut source = lab.running_on(&guest.name).concat();
                 while next.fetch_add(1, Ordering::Relaxed) < count {
-                    let (guest, source) = locked(&resting).pop_front().expect("a guest that rests");
                     let target = if source == "h1" { "h2" } else { "h1" };
                     let one = match way {
-                        Way::Virsh => by_virsh(lab, guest, &source, target),
-                        Way::Evenkeel => by_evenkeel(lab, &leader, guest, &source, target),
+                        Way::Virsh => by_virsh(lab, &slots, guest, &source, target),
+                        Way::Evenkeel => by_evenkeel(lab, &slots, &leader, guest, &source, target),
                     };
-                    locked(&timed).push(one);
-                    locked(&resting).push_back((guest, target.to_owned()));
+                    timed.lock().expect("no worker has panicked").push(one);
+                    target.clone_into(&mut source);
                 }
             });
         }
@@ -95,10 +95,6 @@ pub(crate) fn block(
     let took = began.elapsed();
     let timed = timed.into_inner().expect("no worker has panicked");
     Block { way, timed, took }
-}
-
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().expect("no worker has panicked")
 }
 
 /// virsh on the router, which asks the source's libvirtd: the lab's own command would take longer than the migration.
@@ -124,7 +120,7 @@ fn number_of(host: &str) -> u32 {
     10 + number
 }
 
-fn by_virsh(lab: &Lab, guest: &Guest, source: &str, target: &str) -> Timed {
+fn by_virsh(lab: &Lab, slots: &Semaphore, guest: &Guest, source: &str, target: &str) -> Timed {
     let name = guest.name.as_str();
     let (to, stream) = (uri(target), format!("tcp://10.90.1.{}", number_of(target)));
     let flags = [
@@ -135,9 +131,11 @@ fn by_virsh(lab: &Lab, guest: &Guest, source: &str, target: &str) -> Timed {
         "--abort-on-error",
     ];
     let words = [&["migrate"], &flags[..], &[name, &to, &stream]].concat();
+    let slot = lab.inside(|| async { slots.acquire().await.expect("slots are never closed") });
     let began = Instant::now();
     drop(virsh(lab, source, &words));
     let whole = began.elapsed().as_secs_f64() * 1000.0;
+    drop(slot);
     let stats = virsh(
         lab,
         target,
@@ -158,7 +156,14 @@ fn by_virsh(lab: &Lab, guest: &Guest, source: &str, target: &str) -> Timed {
     }
 }
 
-fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &str) -> Timed {
+fn by_evenkeel(
+    lab: &Lab,
+    slots: &Semaphore,
+    leader: &str,
+    guest: &Guest,
+    source: &str,
+    target: &str,
+) -> Timed {
     let (asked, gone, journal) = lab.inside(|| async {
         let mut client = lab.scheduler(Caller::Operator, leader);
         let store = lab.store(Caller::Operator).await;
@@ -172,6 +177,7 @@ fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &st
         let key = keys().order(&guest_id(&guest.uuid));
         let watch = store.client().watch(key, None).await;
         let mut changes = watch.expect("a watch of the order");
+        let slot = slots.acquire().await.expect("slots are never closed");
         let asked = unix_ms();
         let ordered = answer(client.migrate(ask(request))).await;
         let order = ordered.expect("the leader orders it").order;
@@ -186,6 +192,7 @@ fn by_evenkeel(lab: &Lab, leader: &str, guest: &Guest, source: &str, target: &st
             }
         }
         let gone = unix_ms();
+        drop(slot);
         let key = keys().journal(&host(source), &guest_id(&guest.uuid));
         let journal: Option<Journal> = store.get_message(&key).await.expect("etcd answers");
         let journal = journal.expect("a closed journal stands until the next order");
