@@ -16,6 +16,8 @@ mod fake;
 mod fleet;
 mod migrate;
 mod offline;
+mod pages;
+mod picture;
 mod reads;
 mod reference;
 mod render;
