@@ -1,6 +1,7 @@
 //! The command line: verbs, flags and their help. Nothing is done here.
 
 mod hosts;
+mod place;
 mod policy;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::Address;
 
 pub use hosts::{DrainArgs, HostNames, RollArgs};
+pub use place::PlaceArgs;
 pub use policy::PolicyCommand;
 
 /// Steers and watches Evenkeel, the load balancer of a libvirt fleet.
@@ -102,6 +104,8 @@ pub enum Command {
     /// Why something is moved or not: for each other host the number or rule that decided
     #[command(subcommand)]
     Explain(ExplainCommand),
+    /// The best host for a guest that is to be made, and what each other host would lose by it
+    Place(PlaceArgs),
     /// Play hours or days on a snapshot: what doing nothing, the balancer and a clairvoyant would lose
     Simulate(SimulateArgs),
     /// Show or set what the balancer does by itself

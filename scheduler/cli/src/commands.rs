@@ -10,6 +10,7 @@ mod follow;
 mod history;
 mod list;
 mod migrate;
+mod place;
 mod plan;
 mod policy;
 mod resolve;
@@ -52,6 +53,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Migration(args) => show::migration(&mut session, &args).await,
         Command::Plan(args) => plan::plan(&mut session, &args).await,
         Command::Explain(args) => explain::explain(&mut session, &args).await,
+        Command::Place(args) => place::place(&mut session, &args).await,
         Command::Simulate(args) => simulate::simulate(&mut session, &args),
         Command::Mode(args) => change::mode(&mut session, &args).await,
         Command::Pause(args) => change::pause(&mut session, &args).await,

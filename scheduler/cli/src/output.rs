@@ -5,6 +5,7 @@ pub mod drain;
 pub mod explain;
 pub mod json;
 pub mod paint;
+pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod show;

@@ -16,6 +16,7 @@ pub mod explain;
 mod glob;
 pub mod loss;
 mod model;
+pub mod newcomer;
 pub mod normal;
 mod num;
 mod order;
@@ -37,6 +38,7 @@ pub use explain::{
 pub use glob::matches as name_matches;
 pub use loss::{FleetLoss, HostLoss, fleet_loss, host_loss};
 pub use model::ShutOffGuests;
+pub use newcomer::{Newcomer, Placement, place_new};
 pub use place::{place_one, rule_faults};
 pub use plan::{BlockReason, Blocked, HostChange, Plan, Step, StepReason};
 pub use planning::{Options, plan};

@@ -2,11 +2,10 @@
 //!
 //! The same code answers for a snapshot file and for the live fleet, whose snapshot and policy are fetched first.
 
-use evenkeel_planner::{ExplainError, Options, Policy, Snapshot, Subject};
+use evenkeel_planner::{ExplainError, Options, Snapshot, Subject};
 
 use super::Session;
-use super::fleet::{Fleet, live_snapshot};
-use super::policy::in_force;
+use super::fleet::{Fleet, snapshot_and_policy};
 use crate::args::{ExplainCommand, Format};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -30,16 +29,7 @@ pub(super) async fn explain(
     };
     let fleet = Fleet::open(session, source)?;
     let place = fleet.place().to_owned();
-    let (snapshot, policy) = match fleet {
-        Fleet::File(recorded) => (recorded.snapshot, recorded.policy),
-        Fleet::Live(client) => {
-            let reply = in_force(&client).await?;
-            let policy = Policy::parse(&reply.text).map_err(|error| Failure::Policy {
-                faults: error.to_string(),
-            })?;
-            (live_snapshot(&client).await?, policy)
-        }
-    };
+    let (snapshot, policy) = snapshot_and_policy(fleet).await?;
     let about = one_guest(about, &snapshot)?;
     let answer = evenkeel_planner::explain(&snapshot, &policy, &Options::default(), &about);
     let answer = answer.map_err(|error| not_there(error, &place))?;

@@ -126,6 +126,20 @@ pub(super) async fn live_snapshot(client: &Client) -> Result<Snapshot, Failure> 
     Snapshot::from_json(&text).map_err(|source| Failure::Snapshot { file, source })
 }
 
+/// What a fleet is planned by: as it is now, or as it was recorded.
+pub(super) async fn snapshot_and_policy(fleet: Fleet) -> Result<(Snapshot, Policy), Failure> {
+    match fleet {
+        Fleet::File(recorded) => Ok((recorded.snapshot, recorded.policy)),
+        Fleet::Live(client) => {
+            let reply = super::policy::in_force(&client).await?;
+            let policy = Policy::parse(&reply.text).map_err(|error| Failure::Policy {
+                faults: error.to_string(),
+            })?;
+            Ok((live_snapshot(&client).await?, policy))
+        }
+    }
+}
+
 /// What a scheduler says of itself and the fleet.
 pub(super) async fn status(client: &Client) -> Result<v1::Status, Failure> {
     let ask = async |mut scheduler: crate::client::Scheduler| {

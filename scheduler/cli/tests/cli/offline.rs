@@ -187,3 +187,36 @@ fn what_cannot_be_simulated_is_named() {
         .fails(64, "simulate cannot be printed as name");
     desk.run(&["simulate"]).fails(64, "");
 }
+
+#[test]
+fn a_guest_that_is_to_be_made_is_placed_and_every_other_host_is_named() {
+    let desk = Desk::new();
+    let wish = [
+        "place", "--vcpus", "2", "--memory", "8GiB", "--group", "web",
+    ];
+    insta::assert_snapshot!(desk.read(&wish).ok());
+    assert_eq!(
+        desk.read(&[&wish[..], &["-o", "name"]].concat()).ok(),
+        "kvm2\n"
+    );
+    let json = desk.read(&[&wish[..], &["-o", "json"]].concat());
+    let json = json.json("evenkeel.placement/1");
+    assert_eq!(json["host"], "kvm2");
+    assert_eq!(json["rejected"][1]["reason"], "host_absent");
+    let none = desk.read(&["place", "--vcpus", "2", "--memory", "1TiB"]);
+    assert_eq!(none.code, 4, "{none:?}");
+    assert!(none.out.starts_with("no host can take it"), "{none:?}");
+    let greedy = [
+        "place",
+        "--vcpus",
+        "2",
+        "--memory",
+        "1GiB",
+        "--cpu-demand",
+        "3",
+    ];
+    desk.read(&greedy)
+        .fails(64, "a guest of 2 vCPUs uses from 0 to 2 cores");
+    desk.read(&["place", "--vcpus", "2", "--memory", "8GB"])
+        .fails(64, "expected a whole number and MiB, GiB or TiB");
+}
