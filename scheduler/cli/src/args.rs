@@ -84,6 +84,12 @@ pub enum Format {
 pub enum Command {
     /// Leader, mode, loss, hosts, running migrations and what holds the balancer back
     Status(StatusArgs),
+    /// The fleet on one screen, live: hosts as bars, migrations, the plan and what is not moved
+    Top {
+        /// Where to read.
+        #[command(flatten)]
+        source: Source,
+    },
     /// List the hosts
     Hosts(ListArgs<HostColumn>),
     /// List the guests

@@ -19,6 +19,7 @@ mod session;
 mod show;
 mod simulate;
 mod status;
+mod top;
 mod watch;
 
 use std::io::Write;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::plan(&mut session, &args).await,
         Command::Explain(args) => explain::explain(&mut session, &args).await,
         Command::Place(args) => place::place(&mut session, &args).await,
+        Command::Top { source } => top::top(&mut session, &source).await,
         Command::Simulate(args) => simulate::simulate(&mut session, &args),
         Command::Mode(args) => change::mode(&mut session, &args).await,
         Command::Pause(args) => change::pause(&mut session, &args).await,

@@ -13,6 +13,7 @@ pub mod status;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod top;
 
 use jiff::Timestamp;
 

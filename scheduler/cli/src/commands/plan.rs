@@ -26,8 +26,15 @@ pub(super) async fn plan(session: &mut Session<'_>, args: &PlanArgs) -> Result<E
         return Ok(Exit::Ok);
     }
     let (document, revision) = match Fleet::open(session, &args.source)? {
-        Fleet::Live(client) => live(session, &client, args).await?,
-        Fleet::File(recorded) => (offline(&recorded, args), None),
+        Fleet::Live(client) => {
+            let document = live(&client, args.max_moves).await?;
+            let revision = match session.format() {
+                Format::Table | Format::Wide => Some(status(&client).await?.policy_revision),
+                Format::Json | Format::Name => None,
+            };
+            (document, revision)
+        }
+        Fleet::File(recorded) => (offline(&recorded, args.max_moves), None),
     };
     let plan = parse("the answer", &document)?;
     if let Some(file) = &args.out {
@@ -40,13 +47,9 @@ pub(super) async fn plan(session: &mut Session<'_>, args: &PlanArgs) -> Result<E
     })
 }
 
-/// The plan as the scheduler's document, and the revision of the policy behind it where it is shown.
-async fn live(
-    session: &Session<'_>,
-    client: &Client,
-    args: &PlanArgs,
-) -> Result<(Vec<u8>, Option<u64>), Failure> {
-    let max_moves = args.max_moves.unwrap_or(0);
+/// The leader's plan as its document; `max_moves`: at most so many.
+pub(super) async fn live(client: &Client, max_moves: Option<u32>) -> Result<Vec<u8>, Failure> {
+    let max_moves = max_moves.unwrap_or(0);
     let document = client
         .read(THOROUGH, async |mut scheduler| {
             let request = v1::GetPlanRequest {
@@ -56,18 +59,15 @@ async fn live(
             scheduler.get_plan(request).await
         })
         .await?;
-    let revision = match session.format() {
-        Format::Table | Format::Wide => Some(status(client).await?.policy_revision),
-        Format::Json | Format::Name => None,
-    };
-    Ok((document.json, revision))
+    Ok(document.json)
 }
 
-fn offline(recorded: &Recorded, args: &PlanArgs) -> Vec<u8> {
-    let mut options = Options::default();
-    if let Some(most) = args.max_moves {
-        options.max_moves = usize::try_from(most).ok();
-    }
+/// The plan for a recorded fleet, as the same document.
+pub(super) fn offline(recorded: &Recorded, max_moves: Option<u32>) -> Vec<u8> {
+    let options = Options {
+        max_moves: max_moves.and_then(|most| usize::try_from(most).ok()),
+        ..Options::default()
+    };
     let (plan, _) = evenkeel_planner::plan(&recorded.snapshot, &recorded.policy, &options);
     plan.to_json().into_bytes()
 }

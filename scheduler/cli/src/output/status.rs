@@ -30,7 +30,7 @@ pub fn status(status: &Status, look: Look) -> String {
 }
 
 /// What somebody must look at now.
-fn alarms(status: &Status) -> Vec<String> {
+pub(super) fn alarms(status: &Status) -> Vec<String> {
     let mut alarms = status.troubles.clone();
     if status.migrations_unknown > 0 {
         let count = count(status.migrations_unknown, "migration");

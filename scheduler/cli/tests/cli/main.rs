@@ -21,4 +21,5 @@ mod picture;
 mod reads;
 mod reference;
 mod render;
+mod terminal;
 mod world;

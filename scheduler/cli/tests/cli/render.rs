@@ -1,7 +1,7 @@
 //! The recorded fleet as people see it, to the letter.
 
 use evenkeel::output::progress::{Narrator, beside_bar, ending};
-use evenkeel::output::{Look, plan, show, status, table};
+use evenkeel::output::{Look, plan, show, status, table, top};
 use evenkeel::view::{
     Guest, GuestDetail, Host, HostDetail, Migration, MigrationDetail, Plan, Status,
 };
@@ -167,4 +167,51 @@ fn words_of_a_scheduler_cannot_steer_the_terminal() {
 fn a_migration_that_is_not_over_has_no_ending() {
     let running = Migration::from(fleet::running(RUNNING, 62, NOW_MS));
     assert!(ending(&running).ends_with("is not over"));
+}
+
+/// The live view as a terminal of this size shows it.
+fn screen(picture: &top::Picture, stance: top::Stance, size: (u16, u16)) -> String {
+    let backend = ratatui::backend::TestBackend::new(size.0, size.1);
+    let mut terminal = ratatui::Terminal::new(backend).unwrap();
+    terminal
+        .draw(|frame| {
+            top::draw(frame, picture, stance);
+        })
+        .unwrap();
+    terminal.backend().to_string()
+}
+
+fn picture() -> top::Picture {
+    let open = vec![fleet::running(RUNNING, 62, NOW_MS).into()];
+    top::Picture {
+        status: Status::new(fleet::status(NOW_MS), open),
+        hosts: hosts(),
+        plan: Some(serde_json::from_str(fleet::PLAN).unwrap()),
+        seen_at: Timestamp::from_millisecond(NOW_MS).unwrap(),
+        trouble: None,
+    }
+}
+
+#[test]
+fn top_shows_hosts_migrations_the_plan_and_what_is_not_moved() {
+    insta::assert_snapshot!(screen(&picture(), top::Stance::default(), (110, 26)));
+}
+
+#[test]
+fn top_of_a_fleet_in_trouble_says_so_first_and_fits_a_small_terminal() {
+    let mut picture = picture();
+    picture.trouble = Some("no scheduler answers".into());
+    picture.status.leader = None;
+    picture.status.holds = (1..=4).map(|n| format!("hold {n}")).collect();
+    picture.plan = None;
+    let stance = top::Stance {
+        order: top::Order::Name,
+        first: 7,
+        colour: true,
+    };
+    insta::assert_snapshot!(screen(&picture, stance, (80, 24)));
+    // Smaller than anything fits in: nothing is seen, nothing breaks.
+    for size in [(1, 1), (20, 3), (300, 2)] {
+        screen(&picture, stance, size);
+    }
 }
