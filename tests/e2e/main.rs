@@ -12,6 +12,7 @@
 
 mod abort;
 mod alerts;
+mod apply;
 mod configuration;
 mod converge;
 mod demo;

@@ -1,5 +1,6 @@
 //! The command line: verbs, flags and their help. Nothing is done here.
 
+mod apply;
 mod hosts;
 mod place;
 mod policy;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Address;
 
+pub use apply::ApplyArgs;
 pub use hosts::{DrainArgs, HostNames, RollArgs};
 pub use place::PlaceArgs;
 pub use policy::PolicyCommand;
@@ -107,6 +109,10 @@ pub enum Command {
     Migration(ShowMigration),
     /// What the balancer would do now and what that is worth; nothing is moved
     Plan(PlanArgs),
+    /// Carry out exactly that plan, wave by wave; refused when the fleet has moved on
+    ///
+    /// The tool orders the moves and follows them. Ctrl-C detaches: what was ordered goes on, later waves are not begun.
+    Apply(ApplyArgs),
     /// Why something is moved or not: for each other host the number or rule that decided
     #[command(subcommand)]
     Explain(ExplainCommand),

@@ -1,5 +1,6 @@
 //! The verbs: each asks, turns the answer into a document and prints it.
 
+mod apply;
 mod change;
 mod cordon;
 mod doctor;
@@ -13,6 +14,7 @@ mod migrate;
 mod place;
 mod plan;
 mod policy;
+mod remembered;
 mod resolve;
 mod roll;
 mod session;
@@ -53,6 +55,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Guest(ShowGuest::Resolve(args)) => resolve::resolve(&mut session, &args).await,
         Command::Migration(args) => show::migration(&mut session, &args).await,
         Command::Plan(args) => plan::plan(&mut session, &args).await,
+        Command::Apply(args) => apply::apply(&mut session, &args).await,
         Command::Explain(args) => explain::explain(&mut session, &args).await,
         Command::Place(args) => place::place(&mut session, &args).await,
         Command::Top { source } => top::top(&mut session, &source).await,

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use evenkeel_planner::SnapshotError;
+use evenkeel_planner::{SnapshotError, Stale};
 use evenkeel_proto::Code;
 
 use crate::client::ClientError;
@@ -205,6 +205,17 @@ pub enum Failure {
         /// Whether it never started.
         refused: bool,
     },
+    /// A plan that the fleet has moved on from.
+    #[error("stale plan: {0}")]
+    Stale(Stale),
+    /// A guest was moved, and its host has not reported it for long.
+    #[error("{host} has not reported {guest} yet")]
+    Unreported {
+        /// The guest's name.
+        guest: String,
+        /// Where it was moved.
+        host: String,
+    },
     /// A migration was ordered and can no longer be seen.
     #[error("lost sight of the migration of {guest}, which goes on (evenkeel migration show {id})")]
     OutOfSight {
@@ -290,7 +301,9 @@ impl Failure {
             Self::Config(_) | Self::Policy { .. } => Exit::BadConfig,
             Self::Client(error) => error.exit(),
             Self::OutOfSight { source, .. } => source.exit(),
-            Self::OutcomeUnknown { .. } => Exit::Deadline,
+            Self::OutcomeUnknown { .. } | Self::Unreported { .. } => Exit::Deadline,
+            Self::Stale(Stale::Busy { .. }) => Exit::Infeasible,
+            Self::Stale(_) => Exit::Conflict,
             Self::DrainOutOfSight { source, .. } => source.exit(),
             Self::Drain { trouble, .. } => trouble.exit(),
             Self::Usage(_) | Self::Ambiguous { .. } => Exit::Usage,

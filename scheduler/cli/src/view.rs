@@ -26,7 +26,7 @@ pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};
 pub use migration::{Migration, MigrationDetail, Migrations, Phase, Prediction, Progress, Trigger};
 pub use number::{float, permille};
-pub use plan::{Blocked, HostChange, Plan, Step};
+pub use plan::{AppliedPlan, AppliedStep, Blocked, HostChange, Plan, Step};
 pub use status::{Pause, Status};
 
 use jiff::Timestamp;

@@ -29,6 +29,7 @@ mod recheck;
 mod rules;
 mod search;
 pub mod snapshot;
+pub mod stale;
 pub mod surrogate;
 
 pub use check::{LastLook, NotNow, Violation, check, step_is_still_good};
@@ -47,4 +48,5 @@ pub use search::Purpose;
 pub use snapshot::{
     Guest, GuestState, Host, HostState, InFlight, Pressure, RefusedBy, Snapshot, SnapshotError,
 };
+pub use stale::{Stale, still_good};
 pub use surrogate::{Variance, frozen_variances, migration_costs};

@@ -9,6 +9,7 @@ use evenkeel_proto::v1;
 use super::Session;
 use super::fleet::{Fleet, Recorded, status};
 use super::policy::read_text;
+use super::remembered::remember;
 use crate::args::{Format, PlanArgs, ShowPlan};
 use crate::client::{Client, THOROUGH};
 use crate::exit::{Exit, Failure};
@@ -41,6 +42,15 @@ pub(super) async fn plan(session: &mut Session<'_>, args: &PlanArgs) -> Result<E
         write_file(file, &document)?;
     }
     print(session, &document, &plan, revision)?;
+    // What a snapshot gave is no plan for the fleet.
+    if args.source.snapshot.is_none()
+        && !plan.steps.is_empty()
+        && remember(session, &plan.id, &document)
+        && revision.is_some()
+    {
+        let hint = format!("To run exactly this: evenkeel apply {}\n", plan.id);
+        session.io.out.write_all(hint.as_bytes())?;
+    }
     Ok(match args.detailed_exitcode && !plan.steps.is_empty() {
         true => Exit::ChangesPending,
         false => Exit::Ok,

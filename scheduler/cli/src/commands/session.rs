@@ -24,6 +24,8 @@ pub struct Io {
     pub err_is_terminal: bool,
     /// Where the user's own configuration is.
     pub home: Option<PathBuf>,
+    /// Where programs keep what they remember, if the environment says so.
+    pub state: Option<PathBuf>,
     /// Whether the environment asks for no colours.
     pub no_color: bool,
 }
@@ -41,12 +43,14 @@ impl Io {
     #[must_use]
     pub fn of_process() -> Self {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|state| !state.is_empty());
         Self {
             out: Box::new(std::io::stdout()),
             err: Box::new(std::io::stderr()),
             out_is_terminal: std::io::stdout().is_terminal(),
             err_is_terminal: std::io::stderr().is_terminal(),
             home: home.map(PathBuf::from),
+            state: state.map(PathBuf::from),
             no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
         }
     }

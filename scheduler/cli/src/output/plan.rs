@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::table::{Cell, Side, Table};
-use super::text::{amount, bytes, harmless, hundredths, tenths, words};
+use super::text::{amount, bytes, count, harmless, hundredths, tenths, words};
 use super::{Look, time};
-use crate::view::{Blocked, Plan, Step};
+use crate::view::{AppliedPlan, Blocked, Plan, Step};
 
 /// How many reasons for not moving are listed unless all are asked for.
 const SHOWN: usize = 8;
@@ -173,4 +173,29 @@ fn reason(blocked: &Blocked) -> String {
     } else {
         format!("{name} ({named}, {detail})")
     }
+}
+
+/// How far a plan was carried out, in a line.
+#[must_use]
+pub fn applied(applied: &AppliedPlan) -> String {
+    let all = applied.steps.len();
+    let plan = &applied.plan;
+    if all == 0 {
+        return format!("plan {plan}: nothing to move\n");
+    }
+    let moves = count(u32::try_from(all).unwrap_or(u32::MAX), "move");
+    if applied.dry_run {
+        return format!("plan {plan} can be carried out: {moves}\n");
+    }
+    let done = applied.steps.iter().filter(|step| step.done).count();
+    let not_begun = applied
+        .steps
+        .iter()
+        .filter(|step| step.migration.is_none())
+        .count();
+    let rest = match not_begun {
+        0 => String::new(),
+        some => format!(", {some} not begun"),
+    };
+    format!("plan {plan}: {done} of {moves} done{rest}\n")
 }

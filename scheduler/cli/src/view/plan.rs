@@ -1,6 +1,8 @@
 //! What the table of a plan needs of an `evenkeel.plan/1` document. `-o json` passes the document itself on.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::Migration;
 
 /// A plan as read; unknown fields are ignored, as newer schedulers add some.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -103,4 +105,52 @@ pub struct Blocked {
     /// The number or name that decided.
     #[serde(default)]
     pub detail: String,
+}
+
+/// `evenkeel.applied/1`: how far a plan was carried out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AppliedPlan {
+    /// Always `evenkeel.applied/1`.
+    pub schema: &'static str,
+    /// The plan's id.
+    pub plan: String,
+    /// Its steps, in their order.
+    pub steps: Vec<AppliedStep>,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+}
+
+/// A step that was to be carried out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AppliedStep {
+    /// The guest.
+    pub guest: String,
+    /// Where it was.
+    pub from: String,
+    /// Where it was to go.
+    pub to: String,
+    /// Whether it is there.
+    pub done: bool,
+    /// Its migration as it was seen last; null: it was not ordered.
+    pub migration: Option<Migration>,
+}
+
+impl AppliedPlan {
+    /// A plan of which nothing is carried out yet.
+    #[must_use]
+    pub fn new(plan: &evenkeel_planner::Plan, dry_run: bool) -> Self {
+        let step = |step: &evenkeel_planner::plan::Step| AppliedStep {
+            guest: step.guest.clone(),
+            from: step.from.clone(),
+            to: step.to.clone(),
+            done: false,
+            migration: None,
+        };
+        Self {
+            schema: "evenkeel.applied/1",
+            plan: plan.id.clone(),
+            steps: plan.steps.iter().map(step).collect(),
+            dry_run,
+        }
+    }
 }

@@ -7,6 +7,7 @@
     reason = "helpers of tests stand outside of test functions"
 )]
 
+mod apply;
 mod changes;
 mod doctor;
 mod drain;
