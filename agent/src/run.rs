@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use evenkeel_daemon::metrics::{self, Readiness};
+use evenkeel_daemon::metrics::{self, Readiness, Registry};
 use evenkeel_daemon::{LeaseKeeper, Store};
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
-use prometheus::Registry;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +62,7 @@ pub async fn run<H: Hypervisor>(
     let _lock = lock_state(&config)?;
     let tls = config.tls.read()?;
     let registry = metrics::registry("agent", env!("CARGO_PKG_VERSION"))?;
+    metrics::show_certificate(&registry, &tls)?;
     let store = Store::connect(&config.etcd_endpoints, &tls, &registry).await?;
     let base = Base {
         keys: Keys::new(&config.cluster),

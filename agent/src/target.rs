@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use evenkeel_daemon::metrics::Registry;
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::order::Order;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, OrderId, Presence, Refusal, Whereabouts};
-use prometheus::{IntGauge, Opts, Registry};
+use prometheus::{IntGauge, Opts};
 use tokio::sync::{mpsc, watch};
 
 use crate::calls::Calls;
@@ -61,12 +62,7 @@ impl<H: Hypervisor, R: Records> Target<H, R> {
         (most, incomings): (u32, Arc<Incomings<H>>),
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new(
-            "evenkeel_agent_reserved_bytes",
-            "Memory promised to guests that are on their way to this host.",
-        );
-        let promised_bytes = IntGauge::with_opts(opts.const_label("host", host.as_str()))?;
-        registry.register(Box::new(promised_bytes.clone()))?;
+        let promised_bytes = promised_bytes(registry, &host)?;
         Ok(Self {
             host,
             calls,
@@ -298,6 +294,20 @@ fn held(counters: Vec<GuestCounters>) -> Result<Vec<(GuestId, u64)>, Refused> {
         Err((Refusal::NoMemory, detail))
     };
     counters.into_iter().filter(present).map(held).collect()
+}
+
+/// The metric of promised memory, registered.
+///
+/// # Errors
+/// When it is registered already.
+pub fn promised_bytes(registry: &Registry, host: &HostName) -> Result<IntGauge, prometheus::Error> {
+    let opts = Opts::new(
+        "evenkeel_agent_reserved_bytes",
+        "Memory promised to guests that are on their way to this host.",
+    );
+    let gauge = IntGauge::with_opts(opts.const_label("host", host.as_str()))?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
 }
 
 /// The definition must be of the order's guest: what is checked is what will come.

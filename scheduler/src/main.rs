@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use evenkeel_daemon::config::ConfigArgs;
-use evenkeel_daemon::metrics::{Readiness, registry, serve};
+use evenkeel_daemon::metrics::{Readiness, registry, serve, show_certificate};
 use evenkeel_daemon::{Store, install_crypto, logging};
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::keys::Keys;
@@ -75,6 +75,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let tls = config.tls.read()?;
     let registry = registry("scheduler", version)?;
+    show_certificate(&registry, &tls)?;
     let readiness = Readiness::default();
     let store = Store::connect(&config.etcd_endpoints, &tls, &registry)
         .await

@@ -1,20 +1,21 @@
 //! The scheduler's metrics. Labels are bounded: hosts and closed sets, never guests or ids.
 
+mod ended;
+mod make;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use evenkeel_planner::Mode;
-use evenkeel_proto::v1;
-use evenkeel_types::{FailureReason, HostName, Refusal};
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry,
-};
+use evenkeel_daemon::metrics::Registry;
+use evenkeel_planner::{Mode, RuleStanding};
+use evenkeel_types::{FailureReason, HostName, MigrationState, Outcome, Refusal};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use self::make::Maker;
 use crate::core::drains::{Drain, census};
-use crate::core::{Assessment, Hold};
-use crate::observe::IntentEntry;
+use crate::core::{Assessment, Hold, Postponed, Trouble};
+use crate::observe::{Fleet, IntentEntry, Remembered};
 
 /// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
 const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
@@ -22,6 +23,13 @@ const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests 
 /// The one thing that must never be.
 const DOUBLES_HELP: &str =
     "Guests that run on two hosts, and disks that several running guests write to; must be 0.";
+
+/// Rules are the policy's, so their number is bounded by it.
+const VIOLATIONS_HELP: &str = "Guests that would have to move for a rule to hold, by rule and kind (must, should); \
+    as of the leader's newest plan.";
+
+/// Time within which a guest's moves are counted together.
+const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Where a migration ended that was refused, as a label value.
 const REFUSED: &str = "prepare";
@@ -39,6 +47,8 @@ pub struct Metrics {
     moves: MoveMetrics,
     /// Hosts whose drains have series.
     last_drains: Arc<Mutex<BTreeSet<HostName>>>,
+    /// Rules that have series, with their kinds.
+    last_rules: Arc<Mutex<BTreeSet<[String; 2]>>>,
 }
 
 /// About this replica and its loop.
@@ -51,6 +61,7 @@ struct ReplicaMetrics {
     cycle_seconds: HistogramVec,
     cycles: IntCounterVec,
     last_cycle: Gauge,
+    last_look: Gauge,
     hold: IntGaugeVec,
     etcd_up: IntGauge,
     malformed: IntGauge,
@@ -69,6 +80,7 @@ struct FleetMetrics {
     mode: IntGaugeVec,
     policy_info: IntGaugeVec,
     last_revision: Arc<AtomicU64>,
+    violations: IntGaugeVec,
 }
 
 /// About planned, running and ended moves.
@@ -81,76 +93,14 @@ struct MoveMetrics {
     unknown: IntGauge,
     doubles: IntGauge,
     foreign: IntGauge,
+    foreign_ever: IntCounter,
+    most_moved: IntGauge,
     ended: IntCounterVec,
     duration: HistogramVec,
     downtime: HistogramVec,
     bytes: HistogramVec,
     prediction_error: HistogramVec,
     failures: IntCounterVec,
-}
-
-/// Makes and registers metrics.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        let metric = IntGauge::new(format!("evenkeel_{name}"), help)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn float(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let metric = Gauge::new(format!("evenkeel_{name}"), help)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        by: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        let metric = IntGaugeVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn floats(&self, name: &str, help: &str, by: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-        let metric = GaugeVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let metric = IntCounter::new(format!("evenkeel_{name}"), help)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        by: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let metric = IntCounterVec::new(Opts::new(format!("evenkeel_{name}"), help), by)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        by: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::new(format!("evenkeel_{name}"), help).buckets(buckets.to_vec());
-        let metric = HistogramVec::new(opts, by)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
 }
 
 impl ReplicaMetrics {
@@ -177,6 +127,10 @@ impl ReplicaMetrics {
             last_cycle: make.float(
                 "scheduler_last_cycle_timestamp_seconds",
                 "When the last planning cycle ended.",
+            )?,
+            last_look: make.float(
+                "scheduler_last_look_timestamp_seconds",
+                "When the replica last looked at the fleet, which it does each half second, leader or not.",
             )?,
             hold: make.gauges(
                 "scheduler_hold",
@@ -229,6 +183,7 @@ impl FleetMetrics {
             mode: make.gauges("mode", "What the scheduler does by itself.", &["mode"])?,
             policy_info: make.gauges("policy_info", "The policy in force.", &["revision"])?,
             last_revision: Arc::default(),
+            violations: make.gauges("policy_violations", VIOLATIONS_HELP, &["rule", "kind"])?,
         })
     }
 }
@@ -257,6 +212,14 @@ impl MoveMetrics {
             foreign: make.gauge(
                 "foreign_migrations",
                 "Migrations under way that Evenkeel did not order; their guests are left alone.",
+            )?,
+            foreign_ever: make.counter(
+                "foreign_migrations_total",
+                "Migrations that this replica has seen and Evenkeel did not order.",
+            )?,
+            most_moved: make.gauge(
+                "guest_moves_day_max",
+                "Most moves that any one guest has made within 24 hours; 16 at most are remembered.",
             )?,
             ended: make.counters("migrations_total", ended_help, &["trigger", "result"])?,
             duration: make.histogram(
@@ -294,6 +257,7 @@ impl Metrics {
             fleet: FleetMetrics::new(&make)?,
             moves: MoveMetrics::new(&make)?,
             last_drains: Arc::default(),
+            last_rules: Arc::default(),
         };
         metrics.start_at_zero();
         Ok(metrics)
@@ -305,7 +269,7 @@ impl Metrics {
             self.replica.hold.with_label_values(&[name]).set(0);
         }
         for trigger in ["balance", "repair", "drain", "manual"] {
-            for result in ["done", "failed", "refused", "cancelled"] {
+            for result in Outcome::NAMES {
                 self.moves
                     .ended
                     .with_label_values(&[trigger, result])
@@ -317,6 +281,9 @@ impl Metrics {
         for (phase, reason) in refusals.chain(failures.map(|reason| (FAILED, reason.as_str()))) {
             let series = self.moves.failures.with_label_values(&[phase, reason]);
             series.inc_by(0);
+        }
+        for reason in Hold::NAMES.iter().chain(&Postponed::NAMES) {
+            self.moves.rejected.with_label_values(&[reason]).inc_by(0);
         }
         for outcome in ["idle", "moves", "held", "failed"] {
             self.replica.cycles.with_label_values(&[outcome]).inc_by(0);
@@ -358,8 +325,9 @@ impl Metrics {
         }
     }
 
-    /// This replica has no plan (any more).
+    /// This replica has no plan (any more), and does not know how rules stand.
     pub fn no_plan(&self) {
+        self.rules(&[]);
         self.moves.planned.set(0);
         drop(self.fleet.loss.remove_label_values(&["planned"]));
     }
@@ -373,8 +341,12 @@ impl Metrics {
         self.forget_hosts(before, assessment);
         let doubles = assessment.troubles.iter().filter(|t| t.is_double()).count();
         self.moves.doubles.set(count(doubles));
-        let foreign = assessment.troubles.len().saturating_sub(doubles);
-        self.moves.foreign.set(count(foreign));
+        let foreign = |of: &Trouble| !of.is_double();
+        let now = assessment.troubles.iter().filter(|t| foreign(t));
+        self.moves.foreign.set(count(now.clone().count()));
+        let new = now.filter(|trouble| !before.troubles.contains(trouble));
+        let new = u64::try_from(new.count()).unwrap_or(u64::MAX);
+        self.moves.foreign_ever.inc_by(new);
         for host in &assessment.loss.per_host {
             self.fleet
                 .host_loss
@@ -466,13 +438,53 @@ impl Metrics {
         self.replica.malformed.set(count(malformed));
     }
 
-    /// A cycle's plan.
-    pub fn plan(&self, moves: usize, loss_after: f64) {
+    /// The replica has looked at the fleet.
+    pub fn looked(&self, fleet: &Fleet, now_ms: i64) {
+        self.replica.last_look.set(ms_to_seconds(now_ms));
+        let since = now_ms.saturating_sub(DAY_MS);
+        let moves = |guest: &Remembered| {
+            let recent = guest.moves.iter().filter(|m| m.ended_ms >= since);
+            let moved = |state: &MigrationState| state.outcome().is_some_and(Outcome::has_moved);
+            recent
+                .filter(|m| m.state.as_ref().is_some_and(moved))
+                .count()
+        };
+        let most = fleet.remembered.values().map(moves).max();
+        self.moves.most_moved.set(count(most.unwrap_or(0)));
+    }
+
+    /// A cycle's plan, and how the rules stand that it was made under.
+    pub fn plan(&self, moves: usize, loss_after: f64, rules: &[RuleStanding]) {
         self.moves.planned.set(count(moves));
+        self.rules(rules);
         self.fleet
             .loss
             .with_label_values(&["planned"])
             .set(loss_after);
+    }
+
+    /// How rules stand. Series of rules that are no more go, those that stay are never missing from a scrape.
+    fn rules(&self, rules: &[RuleStanding]) {
+        let labels = |rule: &RuleStanding| {
+            let kind = if rule.must { "must" } else { "should" };
+            [rule.rule.clone(), kind.to_owned()]
+        };
+        let violations = &self.fleet.violations;
+        let mut known = self
+            .last_rules
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<[String; 2]> = rules.iter().map(labels).collect();
+        for gone in known.difference(&now) {
+            // A label that is not there is what we want.
+            drop(violations.remove_label_values(gone));
+        }
+        *known = now;
+        for rule in rules {
+            violations
+                .with_label_values(&labels(rule))
+                .set(count(rule.guests));
+        }
     }
 
     /// A cycle that ended.
@@ -491,64 +503,6 @@ impl Metrics {
     pub fn rejected(&self, reason: &str) {
         self.moves.rejected.with_label_values(&[reason]).inc();
     }
-
-    /// A migration that was settled.
-    pub fn settled(&self, journal: &v1::Journal) {
-        let order = journal.order.clone().unwrap_or_default();
-        let state = journal.state.clone().unwrap_or_default();
-        let result = result_of(state.phase());
-        self.moves
-            .ended
-            .with_label_values(&[order.trigger.as_str(), result])
-            .inc();
-        let phase = match result {
-            "refused" => Some(REFUSED),
-            "failed" => Some(FAILED),
-            _ => None,
-        };
-        if let Some(phase) = phase {
-            self.moves
-                .failures
-                .with_label_values(&[phase, state.reason.as_str()])
-                .inc();
-        }
-        let took = ms_to_seconds(journal.ended_at_ms - journal.started_at_ms);
-        self.moves
-            .duration
-            .with_label_values(&[result])
-            .observe(took);
-        if result == "done" {
-            self.completed(
-                &journal.progress.unwrap_or_default(),
-                &order.prediction.unwrap_or_default(),
-            );
-        }
-    }
-
-    fn completed(&self, progress: &v1::CopyProgress, predicted: &v1::Prediction) {
-        let none: [&str; 0] = [];
-        let downtime = ms_to_seconds(i64::try_from(progress.downtime_ms).unwrap_or(i64::MAX));
-        let copy = ms_to_seconds(i64::try_from(progress.elapsed_ms).unwrap_or(i64::MAX));
-        let bytes = big(progress.transferred_bytes);
-        self.moves
-            .downtime
-            .with_label_values(&none)
-            .observe(downtime);
-        self.moves.bytes.with_label_values(&none).observe(bytes);
-        let pairs = [
-            ("copy_seconds", copy, predicted.copy_seconds),
-            ("downtime_seconds", downtime, predicted.downtime_seconds),
-            ("bytes", bytes, big(predicted.bytes)),
-        ];
-        for (quantity, measured, predicted) in pairs {
-            if predicted > 0.0 && measured > 0.0 {
-                self.moves
-                    .prediction_error
-                    .with_label_values(&[quantity])
-                    .observe(measured / predicted);
-            }
-        }
-    }
 }
 
 fn names(assessment: &Assessment) -> BTreeSet<&str> {
@@ -556,31 +510,8 @@ fn names(assessment: &Assessment) -> BTreeSet<&str> {
     hosts.map(|host| host.name.as_str()).collect()
 }
 
-fn result_of(phase: v1::MigrationPhase) -> &'static str {
-    use v1::MigrationPhase as Phase;
-    match phase {
-        Phase::Done => "done",
-        Phase::Refused => "refused",
-        Phase::Cancelled => "cancelled",
-        Phase::Unspecified
-        | Phase::Ordered
-        | Phase::Preparing
-        | Phase::Running
-        | Phase::Switching
-        | Phase::Unknown
-        | Phase::Failed => "failed",
-    }
-}
-
 fn ms_to_seconds(ms: i64) -> f64 {
     std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)).as_secs_f64()
-}
-
-/// Bytes as a float: exact enough for a histogram.
-fn big(bytes: u64) -> f64 {
-    let (high, low) = (bytes >> 32, bytes & 0xffff_ffff);
-    let part = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-    part(high) * 4_294_967_296.0 + part(low)
 }
 
 /// A count as a gauge takes it.

@@ -13,7 +13,7 @@ use crate::prometheus::{becomes, result};
 use crate::{END, SOON};
 
 /// What agents show, the prefix left out.
-const AGENT: [&str; 20] = [
+const AGENT: [&str; 21] = [
     "agent_info",
     "agent_collect_duration_seconds_count",
     "agent_collect_errors_total",
@@ -33,6 +33,7 @@ const AGENT: [&str; 20] = [
     "domain_memory_assigned_bytes",
     "domain_memory_rss_bytes",
     "build_info",
+    "certificate_expiry_timestamp_seconds",
     "etcd_request_duration_seconds_count",
 ];
 /// What is there only while memory is copied.
@@ -42,15 +43,17 @@ const COPYING: [&str; 3] = [
     "migration_progress_total_bytes",
 ];
 /// What schedulers show.
-const SCHEDULER: [&str; 24] = [
+const SCHEDULER: [&str; 28] = [
     "build_info",
     "etcd_request_duration_seconds_count",
+    "certificate_expiry_timestamp_seconds",
     "scheduler_leader",
     "scheduler_leader_transitions_total",
     "scheduler_epoch",
     "scheduler_cycle_duration_seconds_count",
     "scheduler_cycles_total",
     "scheduler_last_cycle_timestamp_seconds",
+    "scheduler_last_look_timestamp_seconds",
     "scheduler_hold",
     "fleet_loss_guest_seconds_per_second",
     "host_loss_guest_seconds_per_second",
@@ -67,6 +70,8 @@ const SCHEDULER: [&str; 24] = [
     "migration_bytes_count",
     "migration_prediction_error_ratio_count",
     "migrations_unknown",
+    "foreign_migrations_total",
+    "guest_moves_day_max",
 ];
 
 #[test]

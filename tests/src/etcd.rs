@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, WatchOptions};
+use evenkeel_daemon::metrics::Registry;
 use evenkeel_daemon::{Entry, Store};
 use evenkeel_proto::keys::{Key, Keys};
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName};
-use prometheus::Registry;
 use prost::Message;
 
 use crate::Lab;

@@ -315,7 +315,11 @@ impl Bench {
             floor: EpochFloor::open(state.path()).unwrap(),
             most: 2,
             timings: quick(),
-            figures: Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
+            figures: Figures::new(
+                &evenkeel_daemon::metrics::Registry::new(),
+                &"h1".parse().unwrap(),
+            )
+            .unwrap(),
             running: Running::default(),
             ledger: Arc::new(Ledger::open(state.path()).unwrap()),
         });
@@ -340,7 +344,11 @@ impl Bench {
             floor: EpochFloor::open(other._state.path()).unwrap(),
             most: old.most,
             timings: old.timings,
-            figures: Figures::new(&prometheus::Registry::new(), &"h1".parse().unwrap()).unwrap(),
+            figures: Figures::new(
+                &evenkeel_daemon::metrics::Registry::new(),
+                &"h1".parse().unwrap(),
+            )
+            .unwrap(),
             running: Running::default(),
             ledger: old.ledger.clone(),
         })
@@ -356,7 +364,7 @@ impl Bench {
             floor: EpochFloor::open(self._state.path()).unwrap(),
             most: old.most,
             timings: old.timings,
-            figures: Figures::new(&prometheus::Registry::new(), &host).unwrap(),
+            figures: Figures::new(&evenkeel_daemon::metrics::Registry::new(), &host).unwrap(),
             running: Running::default(),
             ledger: old.ledger.clone(),
             host,

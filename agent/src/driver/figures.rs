@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use evenkeel_daemon::metrics::Registry;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, Outcome, Refusal};
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 /// The metrics. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ impl Figures {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        Ok(Self {
+        let figures = Self {
             two_hosts,
             on_two: Arc::default(),
             refused: counter(
@@ -68,7 +69,19 @@ impl Figures {
                 "remaining",
                 "Bytes left in this iteration; gone when the migration is over.",
             )?,
-        })
+        };
+        figures.start_at_zero();
+        Ok(figures)
+    }
+
+    /// Series exist before their first event, or `increase()` misses it.
+    fn start_at_zero(&self) {
+        for reason in Refusal::ALL {
+            self.refused.with_label_values(&[reason.as_str()]).inc_by(0);
+        }
+        for result in Outcome::NAMES {
+            self.ended.with_label_values(&[result]).inc_by(0);
+        }
     }
 
     /// Counts a refusal.

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use prometheus::Registry;
+use evenkeel_daemon::metrics::Registry;
 
 use super::*;
 use crate::hypervisor::fake::FakeWorld;

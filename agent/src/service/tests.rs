@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use prometheus::Registry;
+use evenkeel_daemon::metrics::Registry;
 use tokio::sync::watch;
 
 use super::*;

@@ -1,15 +1,19 @@
 //! The metrics endpoint: `/metrics`, `/healthz` and `/readyz` on a port of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use evenkeel_proto::identity::TlsPem;
+use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
 /// Whether the daemon does its work; `/readyz` answers 503 until it says so.
@@ -25,6 +29,103 @@ impl Readiness {
     fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// A metric as a daemon may show it, whether or not it has a value yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Family {
+    /// Its name; the unit is part of it.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels, sorted; what Prometheus adds is not among them.
+    pub labels: Vec<String>,
+    /// What it tells, one sentence.
+    pub help: String,
+}
+
+/// What a daemon shows. Unlike Prometheus' own registry it can also tell what has no value yet.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    shown: prometheus::Registry,
+    families: Arc<Mutex<BTreeMap<String, Family>>>,
+}
+
+impl Registry {
+    /// A registry of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a metric, or several that are collected together.
+    ///
+    /// # Errors
+    /// When one of that name is there already.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        let described = describe(collector.as_ref());
+        self.shown.register(collector)?;
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        families.extend(described);
+        Ok(())
+    }
+
+    /// What has a value now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.shown.gather()
+    }
+
+    /// Everything that was registered, by name.
+    #[must_use]
+    pub fn families(&self) -> Vec<Family> {
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        families.values().cloned().collect()
+    }
+}
+
+fn describe(collector: &dyn Collector) -> Vec<(String, Family)> {
+    let kinds = collector.collect();
+    let of = |name: &str| kinds.iter().find(|family| family.name() == name);
+    let descriptions = collector.desc().into_iter();
+    let families = descriptions.filter_map(|desc| {
+        let constant = desc.const_label_pairs.iter().map(|l| l.name().to_owned());
+        let mut labels: Vec<String> = constant.chain(desc.variable_labels.clone()).collect();
+        labels.sort_unstable();
+        let family = Family {
+            name: desc.fq_name.clone(),
+            kind: kind_of(of(&desc.fq_name)?.get_field_type()),
+            labels,
+            help: desc.help.clone(),
+        };
+        Some((family.name.clone(), family))
+    });
+    families.collect()
+}
+
+fn kind_of(kind: MetricType) -> &'static str {
+    match kind {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY => "summary",
+        MetricType::UNTYPED => "untyped",
+    }
+}
+
+/// Shows until when our certificate is valid. One that cannot be read has no end, and TLS refuses it anyway.
+///
+/// # Errors
+/// When it is shown already.
+pub fn show_certificate(registry: &Registry, tls: &TlsPem) -> Result<(), prometheus::Error> {
+    let ends = IntGauge::new(
+        "evenkeel_certificate_expiry_timestamp_seconds",
+        "When the certificate that this daemon has loaded ends, seconds since the Unix epoch.",
+    )?;
+    if let Some(seconds) = tls.ends_at_unix_seconds() {
+        ends.set(seconds);
+    }
+    registry.register(Box::new(ends))
 }
 
 /// A registry with `evenkeel_build_info{component,version}` and the process's own figures.
@@ -103,5 +204,38 @@ mod tests {
             .unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains(r#"evenkeel_build_info{component="agent",version="1.2.3"} 1"#));
+    }
+
+    #[test]
+    fn what_has_no_value_yet_is_described() {
+        let registry = Registry::new();
+        let opts = Opts::new("x_total", "Xs.").const_label("host", "h1");
+        let counters = prometheus::IntCounterVec::new(opts, &["reason", "kind"]).unwrap();
+        registry.register(Box::new(counters.clone())).unwrap();
+        assert!(registry.gather().is_empty());
+        let expected = Family {
+            name: "x_total".to_owned(),
+            kind: "counter",
+            labels: ["host", "kind", "reason"].map(str::to_owned).to_vec(),
+            help: "Xs.".to_owned(),
+        };
+        assert_eq!(registry.families(), [expected]);
+        assert!(registry.register(Box::new(counters)).is_err());
+        assert_eq!(registry.families().len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_has_no_end() {
+        let registry = Registry::new();
+        let none = TlsPem {
+            ca: vec![],
+            certificate: b"none".to_vec(),
+            key: vec![],
+        };
+        show_certificate(&registry, &none).unwrap();
+        assert_eq!(
+            registry.gather()[0].get_metric()[0].get_gauge().get_value(),
+            0.0
+        );
     }
 }

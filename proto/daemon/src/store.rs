@@ -12,11 +12,12 @@ use etcd_client::{
 };
 use evenkeel_proto::Code;
 use evenkeel_proto::identity::TlsPem;
-use prometheus::{HistogramOpts, HistogramVec, Registry};
+use prometheus::{HistogramOpts, HistogramVec};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::metrics::Registry;
 use crate::retry::Backoff;
 
 /// No single request to etcd may take longer.
@@ -183,17 +184,10 @@ impl Store {
                 operation: "connect",
                 source,
             })?;
-        let options = HistogramOpts::new(
-            "evenkeel_etcd_request_duration_seconds",
-            "Time etcd took to answer, by operation and result.",
-        )
-        .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]);
-        let durations = HistogramVec::new(options, &["op", "result"])
-            .and_then(|h| registry.register(Box::new(h.clone())).map(|()| h))
-            .map_err(|error| StoreError::Etcd {
-                operation: "connect",
-                source: etcd_client::Error::Internal(error.to_string()),
-            })?;
+        let durations = request_durations(registry).map_err(|error| StoreError::Etcd {
+            operation: "connect",
+            source: etcd_client::Error::Internal(error.to_string()),
+        })?;
         Ok(Self {
             client,
             health: watch::channel(true).0,
@@ -392,6 +386,21 @@ impl Store {
             changed
         });
     }
+}
+
+/// The metric of etcd's answers, registered.
+///
+/// # Errors
+/// When it is registered already.
+pub fn request_durations(registry: &Registry) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new(
+        "evenkeel_etcd_request_duration_seconds",
+        "Time etcd took to answer, by operation and result.",
+    )
+    .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]);
+    let durations = HistogramVec::new(options, &["op", "result"])?;
+    registry.register(Box::new(durations.clone()))?;
+    Ok(durations)
 }
 
 /// The first key after all keys that start with `prefix`.

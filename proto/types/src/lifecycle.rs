@@ -69,6 +69,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every name, for metrics that must exist before they happen.
+    pub const NAMES: [&'static str; 4] = ["done", "refused", "cancelled", "failed"];
+
     /// The fixed name used as the `result` label of metrics and in tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {

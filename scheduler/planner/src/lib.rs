@@ -44,6 +44,7 @@ pub use place::{place_one, rule_faults};
 pub use plan::{BlockReason, Blocked, HostChange, Plan, Step, StepReason};
 pub use planning::{Options, plan};
 pub use policy::{Limits, Mode, Policy, PolicyError, Strategy, Strength};
+pub use rules::{RuleStanding, rules_standing};
 pub use search::Purpose;
 pub use snapshot::{
     Guest, GuestState, Host, HostState, InFlight, Pressure, RefusedBy, Snapshot, SnapshotError,

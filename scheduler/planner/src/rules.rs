@@ -4,11 +4,13 @@
 //! stops nothing else: it is reported by name, its guests are never moved into a new breach, and guests
 //! that stand between two contradicting rules stay where they are.
 
+mod broken;
 mod faults;
 
 use crate::policy::{Policy, RuleKind, Selector, Strength};
 use crate::snapshot::{Guest, Host};
 
+pub use broken::{RuleStanding, rules_standing};
 pub(crate) use faults::RuleFault;
 
 /// Guests that must (or should) not share a place.

@@ -30,6 +30,7 @@ impl Controller {
             purpose,
             draining,
             fault,
+            rules,
             took,
         }) = made
         else {
@@ -68,7 +69,8 @@ impl Controller {
         for (_, postponed) in &choice.postponed {
             self.parts.metrics.rejected(postponed.as_str());
         }
-        self.parts.metrics.plan(plan.steps.len(), plan.loss_after);
+        let moves = plan.steps.len();
+        self.parts.metrics.plan(moves, plan.loss_after, &rules);
         self.say_plan(&plan, &choice);
         let ordered = self.start_chosen(&mandate, &choice, purpose).await;
         // After the orders: who is moved now is not measured.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_daemon::metrics::Readiness;
 use evenkeel_daemon::{Change, Store, unix_ms};
-use evenkeel_planner::{Options, Plan, PlanReport, Purpose, plan};
+use evenkeel_planner::{Options, Plan, PlanReport, Purpose, RuleStanding, plan, rules_standing};
 use evenkeel_proto::keys::Keys;
 use evenkeel_types::{HostName, OrderId};
 use tokio::sync::{mpsc, oneshot};
@@ -137,6 +137,8 @@ struct Made {
     draining: BTreeSet<String>,
     /// What the referee objects to.
     fault: Option<Hold>,
+    /// How the policy's rules stand.
+    rules: Vec<RuleStanding>,
     took: Duration,
 }
 
@@ -370,6 +372,7 @@ impl Controller {
         }
         let metrics = &self.parts.metrics;
         metrics.assessment(&before, &self.assessment);
+        metrics.looked(&self.fleet, now_ms);
         metrics.policy(
             policy.mode,
             self.active.revision(),
@@ -448,6 +451,7 @@ impl Controller {
             let (plan, report) = plan(&snapshot, &policy, &options);
             Made {
                 fault: faulty_plan(&snapshot, &policy, &plan),
+                rules: rules_standing(&snapshot, &policy),
                 draining: drains::draining(&snapshot),
                 purpose,
                 plan,

@@ -1,10 +1,10 @@
 //! The loop by hand, over an etcd that is not there.
 
 use evenkeel_daemon::install_crypto;
+use evenkeel_daemon::metrics::Registry;
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::v1;
 use evenkeel_types::Epoch;
-use prometheus::Registry;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::watch;
 

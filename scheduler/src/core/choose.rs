@@ -50,6 +50,15 @@ pub enum Postponed {
 }
 
 impl Postponed {
+    /// Every name but those of holds, for metrics that must exist before they happen.
+    pub const NAMES: [&'static str; 5] = [
+        "later_wave",
+        "hold_time",
+        "settling",
+        "migration_limit",
+        "not_now",
+    ];
+
     /// The fixed name used as a metric label.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use evenkeel_proto::v1;
 use evenkeel_types::{MigrationState, Outcome};
 
 use super::*;
@@ -76,6 +77,103 @@ fn every_reason_for_a_refusal_or_failure_is_shown_before_its_first_event() {
     assert_eq!(after.len(), before.len(), "no label but those");
     let refusals = after.iter().filter(|((phase, _), _)| phase == "prepare");
     assert!(refusals.map(|(_, value)| *value).all(|value| value == 1.0));
+}
+
+fn values_of(registry: &Registry, name: &str) -> Vec<f64> {
+    let gathered = registry.gather();
+    let family = gathered.iter().find(|family| family.name() == name);
+    let series = family.into_iter().flat_map(|f| f.get_metric());
+    series
+        .map(|metric| metric.get_gauge().get_value() + metric.get_counter().get_value())
+        .collect()
+}
+
+#[test]
+fn a_rule_that_is_no_more_leaves_no_series_behind() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).unwrap();
+    let rule = |name: &str, guests| RuleStanding {
+        rule: name.to_owned(),
+        must: true,
+        guests,
+    };
+    let shown = || values_of(&registry, "evenkeel_policy_violations");
+    metrics.plan(0, 0.0, &[rule("pin.a", 2), rule("pin.b", 0)]);
+    assert_eq!(shown(), [2.0, 0.0]);
+    metrics.plan(0, 0.0, &[rule("pin.b", 3)]);
+    assert_eq!(shown(), [3.0]);
+    metrics.no_plan();
+    assert!(
+        shown().is_empty(),
+        "who does not plan knows nothing of rules"
+    );
+}
+
+#[test]
+fn a_foreign_migration_is_counted_once() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).unwrap();
+    let mut with = fleet_of(&["h1"]);
+    with.troubles.push(Trouble::ForeignMigration {
+        guest: "g".to_owned(),
+        host: "h1".to_owned(),
+    });
+    let without = fleet_of(&["h1"]);
+    for (before, now) in [
+        (&without, &with),
+        (&with, &with),
+        (&with, &without),
+        (&without, &with),
+    ] {
+        metrics.assessment(before, now);
+    }
+    assert_eq!(
+        values_of(&registry, "evenkeel_foreign_migrations_total"),
+        [2.0]
+    );
+    assert_eq!(values_of(&registry, "evenkeel_foreign_migrations"), [1.0]);
+}
+
+#[test]
+fn moves_of_the_last_day_are_counted_for_the_guest_that_has_most() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).unwrap();
+    let day = super::DAY_MS;
+    let moved = |at_ms: i64, outcome| {
+        let state = Some(MigrationState::Ended(outcome).into());
+        let record = v1::MoveRecord {
+            ended_at_ms: at_ms,
+            state,
+            ..Default::default()
+        };
+        crate::observe::Past::from(&record)
+    };
+    let done = |at_ms| moved(at_ms, Outcome::Done);
+    let remembered = |moves| Remembered {
+        cooldown_until_ms: 0,
+        moves,
+        message: v1::GuestRecord::default(),
+        mod_revision: 1,
+    };
+    let mut fleet = Fleet::default();
+    let busy = vec![
+        done(1),
+        done(day),
+        moved(day, Outcome::Cancelled),
+        done(day + 1),
+    ];
+    for (id, moves) in [
+        ("6ba7b810-9dad-11d1-80b4-00c04fd430c8", busy),
+        ("6ba7b811-9dad-11d1-80b4-00c04fd430c8", vec![done(day)]),
+    ] {
+        fleet
+            .remembered
+            .insert(id.parse().unwrap(), remembered(moves));
+    }
+    metrics.looked(&fleet, day + 2);
+    assert_eq!(values_of(&registry, "evenkeel_guest_moves_day_max"), [2.0]);
+    let look = values_of(&registry, "evenkeel_scheduler_last_look_timestamp_seconds");
+    assert_eq!(look, [86_400.002]);
 }
 
 #[test]

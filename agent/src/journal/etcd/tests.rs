@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use evenkeel_daemon::metrics::Registry;
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_types::{MigrationState, Outcome};
-use prometheus::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 
 use super::*;
