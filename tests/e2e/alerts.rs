@@ -38,7 +38,12 @@ fn promtool(words: &[&str]) {
 
 #[test]
 fn every_alert_is_sound_tested_and_explained() {
-    promtool(&["check", "rules", "evenkeel-alerts.yml"]);
+    promtool(&[
+        "check",
+        "rules",
+        "evenkeel-rules.yml",
+        "evenkeel-alerts.yml",
+    ]);
     promtool(&["test", "rules", "evenkeel-alerts.test.yml"]);
     let (rules, tests) = (
         text("deploy/prometheus/evenkeel-alerts.yml"),

@@ -79,7 +79,8 @@ def prometheus_config(lab):
     interval = f'{int(lab.options.scrape_seconds * 1000)}ms'
     lines = ['global:', f'  scrape_interval: {interval}', f'  scrape_timeout: {interval}',
              f'  evaluation_interval: {interval}', 'rule_files:', f'  - {directory(lab, "rules", "*.yml")}',
-             f'  - {os.path.join(REPOSITORY, "deploy", "prometheus", "evenkeel-alerts.yml")}',
+             *(f'  - {os.path.join(REPOSITORY, "deploy", "prometheus", name)}'
+               for name in ('evenkeel-rules.yml', 'evenkeel-alerts.yml')),
              'scrape_configs:']
     for job, targets in jobs.items():
         lines += [f'  - job_name: {job}', '    static_configs:', f'      - targets: [{", ".join(targets)}]']
