@@ -155,7 +155,12 @@ fn is_defined(lab: &Lab, host: &str, guest: &str) -> bool {
 }
 
 /// Puts an order into etcd by hand, past what the scheduler would say; how its journal ended.
-fn order_by_hand(lab: &Lab, n: u128, guest: &str, options: v1::MoveOptions) -> v1::MigrationState {
+pub(crate) fn order_by_hand(
+    lab: &Lab,
+    n: u128,
+    guest: &str,
+    options: v1::MoveOptions,
+) -> v1::MigrationState {
     let (_, epoch, _) = lab.leader_key().expect("a leader");
     let now = evenkeel_daemon::unix_ms();
     let order = v1::Order {

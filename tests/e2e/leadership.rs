@@ -130,7 +130,11 @@ fn order_by_hand(lab: &Lab, epoch: i64) -> v1::Order {
 }
 
 /// Sends an order straight to the source agent, with a scheduler's certificate; its first answer.
-fn send_order(lab: &Lab, order: &v1::Order, leader_key: &str) -> (MigrationPhase, String) {
+pub(crate) fn send_order(
+    lab: &Lab,
+    order: &v1::Order,
+    leader_key: &str,
+) -> (MigrationPhase, String) {
     lab.inside(|| async {
         let request = v1::MigrateRequest {
             order: Some(order.clone()),

@@ -13,8 +13,11 @@
 mod abort;
 mod alerts;
 mod apply;
+#[path = "../monitoring/catalogue.rs"]
+mod catalogue;
 mod configuration;
 mod converge;
+mod dashboards;
 mod demo;
 mod dirty;
 mod drain;

@@ -22,7 +22,7 @@ fn until_told(lab: &Lab, words: &[&str]) {
 }
 
 /// Starts a copy of a guest's definition on h2, edited.
-fn start_copy(lab: &Lab, guest: &str, name: &str, edit: impl FnOnce(String) -> String) {
+pub(crate) fn start_copy(lab: &Lab, guest: &str, name: &str, edit: impl FnOnce(String) -> String) {
     let xml = lab.text(&format!("guest/{guest}.xml"));
     let path = lab.path(std::path::Path::new(&format!("guest/{name}-copy.xml")));
     std::fs::write(&path, edit(xml)).expect("a definition");

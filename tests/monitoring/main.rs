@@ -9,4 +9,6 @@
 )]
 
 mod catalogue;
+mod dashboards;
 mod reference;
+mod rules;

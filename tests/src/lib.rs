@@ -12,6 +12,7 @@
 )]
 
 pub mod books;
+pub mod dashboards;
 pub mod etcd;
 pub mod guests;
 pub mod lab;
