@@ -122,12 +122,12 @@ impl<H: Hypervisor> Watcher<H> {
     }
 
     /// Looks at every tick until `stop`; `incoming` tells how many guests are on their way here, `beat` is
-    /// called after every look.
+    /// called with what every look has brought.
     pub async fn run(
         mut self,
         reports: watch::Sender<Report>,
         incoming: impl Fn() -> usize,
-        beat: impl Fn(),
+        mut beat: impl FnMut(&Report),
         stop: CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(self.pace.interval);
@@ -140,6 +140,7 @@ impl<H: Hypervisor> Watcher<H> {
             }
             self.drain(&mut events);
             let report = self.look(incoming()).await;
+            beat(&report);
             if let Some(reason) = self.worth_sending(&report) {
                 tracing::trace!(?reason, "report goes out");
                 let now = Instant::now();
@@ -155,7 +156,6 @@ impl<H: Hypervisor> Watcher<H> {
                 self.last = Some(report.clone());
                 reports.send_replace(report);
             }
-            beat();
         }
     }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use evenkeel_daemon::lease::Held;
 use evenkeel_daemon::metrics::{self, Readiness, Registry};
+use evenkeel_daemon::supervision::{self, Pulse};
 use evenkeel_daemon::{LeaseKeeper, Store};
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
-use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,7 +81,6 @@ pub async fn run<H: Hypervisor>(
     let served = start_services(&base, &hands, ready.clone()).await?;
     start_reporting(&base, &hands, curves)?;
     ready.set(true);
-    notify(&[NotifyState::Ready]);
     tracing::info!(
         host = %base.config.host, cluster = %base.config.cluster,
         grpc = %base.config.listen.grpc, metrics = %base.config.listen.metrics,
@@ -90,7 +90,7 @@ pub async fn run<H: Hypervisor>(
         () = stop.cancelled() => Ok(()),
         ended = served => ended?.context("a server ended"),
     };
-    notify(&[NotifyState::Stopping]);
+    supervision::stopping();
     let going_on = hands.driver.running.count();
     tracing::info!(going_on, "agent stops; migrations go on without it");
     stop.cancel();
@@ -212,6 +212,11 @@ fn start_reporting<H: Hypervisor>(
     agent_metrics.set_host_cpus((cores - capacity.reserve_cpu_cores).max(0.0));
     let lease = LeaseKeeper::new(base.store.clone(), config.report.lease_ttl);
     let (reports, newest) = watch::channel(v1::Report::default());
+    base.tasks.spawn(say_ready(
+        newest.clone(),
+        lease.current(),
+        base.stop.clone(),
+    ));
     base.tasks.spawn(reporter::publish(
         (base.store.clone(), base.keys.report(&config.host)),
         newest,
@@ -232,25 +237,67 @@ fn start_reporting<H: Hypervisor>(
     base.tasks.spawn(watcher.run(
         reports,
         move || target.promised().0,
-        watchdog(),
+        supervised(base.store.health()),
         base.stop.clone(),
     ));
     Ok(())
 }
 
-/// Feeds systemd's watchdog with the progress of the loop that looks at the guests.
-fn watchdog() -> impl Fn() + Send {
-    let wanted = sd_notify::watchdog_enabled().is_some();
-    move || {
-        if wanted {
-            notify(&[NotifyState::Watchdog]);
-        }
+/// Tells the service manager that this agent is ready once it has looked at its host and etcd has answered.
+async fn say_ready(
+    mut reports: watch::Receiver<v1::Report>,
+    mut lease: watch::Receiver<Option<Held>>,
+    stop: CancellationToken,
+) {
+    let all_is_there = async {
+        // An error means that the agent ends.
+        drop(reports.wait_for(|report| report.sequence > 0).await);
+        drop(lease.wait_for(Option::is_some).await);
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(supervision::PATIENCE, all_is_there) => supervision::ready(),
+        () = stop.cancelled() => {}
     }
 }
 
-/// Tells the service manager, if there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "service manager not notified");
+/// Tells the service manager of every look at the guests, and how things are.
+fn supervised(etcd: watch::Receiver<bool>) -> impl FnMut(&v1::Report) + Send {
+    let mut pulse = Pulse::default();
+    move |report| pulse.beat(|| status(report, *etcd.borrow()))
+}
+
+fn status(report: &v1::Report, is_etcd_up: bool) -> String {
+    let mut words = vec![if report.libvirt_up {
+        format!(
+            "{} guests, {} migrations under way",
+            report.guests.len(),
+            report.migrations_running
+        )
+    } else {
+        "libvirt does not answer".to_owned()
+    }];
+    if !is_etcd_up {
+        words.push("etcd does not answer".to_owned());
+    }
+    words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_says_what_is_missing() {
+        let well = v1::Report {
+            libvirt_up: true,
+            migrations_running: 1,
+            guests: vec![v1::GuestReport::default(); 2],
+            ..Default::default()
+        };
+        assert_eq!(status(&well, true), "2 guests, 1 migrations under way");
+        assert_eq!(
+            status(&v1::Report::default(), false),
+            "libvirt does not answer; etcd does not answer"
+        );
     }
 }

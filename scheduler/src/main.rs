@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use evenkeel_daemon::config::ConfigArgs;
 use evenkeel_daemon::metrics::{Readiness, registry, serve, show_certificate};
-use evenkeel_daemon::{Store, install_crypto, logging};
+use evenkeel_daemon::{Store, install_crypto, logging, supervision};
 use evenkeel_proto::identity::TlsPem;
 use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
@@ -22,6 +22,7 @@ use evenkeel_scheduler::observe::feed;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Exit code of a bad configuration, as sysexits.h has it.
 const BAD_CONFIGURATION: u8 = 78;
@@ -100,12 +101,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
     };
     let (handle, mut looping) = controller::start(parts, changes, stop.clone());
-    let metrics = serve(config.metrics, registry, readiness, stop.clone());
-    let api = serve_api(&config, tls, handle, stop.clone());
+    let metrics = serve(config.metrics, registry, readiness.clone(), stop.clone());
+    let incoming = TcpIncoming::bind(config.grpc)
+        .with_context(|| format!("API on {}", config.grpc))?
+        .with_nodelay(Some(true));
+    let api = serve_api(&config, tls, handle, (incoming, stop.clone()));
 
     tracing::info!(version, name = %config.name, cluster = %config.cluster, grpc = %config.grpc, "started");
-    // Under systemd, tell it; elsewhere there is nobody to tell.
-    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    let announced = tokio::spawn(async move {
+        drop(tokio::time::timeout(supervision::PATIENCE, readiness.wait()).await);
+        supervision::ready();
+    });
     let ended = tokio::select! {
         served = metrics => served.context("metrics endpoint"),
         served = api => served.context("API"),
@@ -117,6 +123,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         }
     };
+    announced.abort();
+    supervision::stopping();
     stop.cancel();
     if !elected.is_finished() {
         // Resigning lets a standby lead at once; a lease would have to run out first.
@@ -129,7 +137,7 @@ async fn serve_api(
     config: &Config,
     tls: TlsPem,
     handle: Handle,
-    stop: CancellationToken,
+    (incoming, stop): (TcpIncoming, CancellationToken),
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SchedulerServiceServer<Api>>().await;
@@ -145,7 +153,7 @@ async fn serve_api(
         .add_service(health_service)
         .add_optional_service(config.reflection.then_some(reflection))
         .add_service(service)
-        .serve_with_shutdown(config.grpc, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;
     Ok(())
 }

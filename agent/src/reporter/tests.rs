@@ -38,7 +38,7 @@ async fn a_libvirtd_that_goes_and_comes_back_is_reported_each_time() {
     let stop = CancellationToken::new();
     let beats = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&beats);
-    let beat = move || {
+    let beat = move |_: &Report| {
         counted.fetch_add(1, Ordering::Relaxed);
     };
     let running = tokio::spawn(watcher.run(sender, || 0, beat, stop.clone()));
@@ -150,7 +150,7 @@ async fn an_idle_host_reports_once_and_then_at_its_heartbeat() {
     let stop = CancellationToken::new();
     let beats = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&beats);
-    let beat = move || {
+    let beat = move |_: &Report| {
         counted.fetch_add(1, Ordering::Relaxed);
     };
     let running = tokio::spawn(watcher.run(sender, || 0, beat, stop.clone()));
@@ -177,7 +177,7 @@ async fn a_curve_that_is_left_goes_out_with_the_next_report() {
     world.add_guest("h1", &guest, "web", 64);
     let (sender, mut reports) = watch::channel(Report::default());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(watcher.run(sender, || 0, || {}, stop.clone()));
+    let running = tokio::spawn(watcher.run(sender, || 0, |_| {}, stop.clone()));
     let first = next(&mut reports, |r| !r.guests.is_empty()).await;
     assert_eq!(first.guests[0].dirty_curve, None);
     let curve = evenkeel_proto::v1::DirtyCurve {

@@ -1,4 +1,4 @@
-//! What both daemons stand on: configuration, etcd, the metrics endpoint and logging.
+//! What both daemons stand on: configuration, etcd, the metrics endpoint, logging and the service manager.
 //!
 //! Agent and scheduler never import each other, and neither the wire (`evenkeel-proto`) nor the pure crates
 //! should know etcd clients or HTTP servers. What they share of the outer shell lives here.
@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod retry;
 pub mod store;
+pub mod supervision;
 
 pub use lease::LeaseKeeper;
 pub use mirror::Change;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -14,20 +13,27 @@ use evenkeel_proto::identity::TlsPem;
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, TextEncoder};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Whether the daemon does its work; `/readyz` answers 503 until it says so.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<watch::Sender<bool>>);
 
 impl Readiness {
     /// Says whether the daemon is ready.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.send_replace(ready);
     }
 
     fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Waits until it is.
+    pub async fn wait(&self) {
+        // The sender is ours: it does not end while we wait.
+        drop(self.0.subscribe().wait_for(|ready| *ready).await);
     }
 }
 

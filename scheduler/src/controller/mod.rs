@@ -9,6 +9,7 @@ mod clock;
 mod intents;
 mod measure;
 mod policy;
+mod pulse;
 mod resolve;
 mod sweep;
 mod write;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use evenkeel_daemon::metrics::Readiness;
+use evenkeel_daemon::supervision::Pulse;
 use evenkeel_daemon::{Change, Store, unix_ms};
 use evenkeel_planner::{Options, Plan, PlanReport, Purpose, RuleStanding, plan, rules_standing};
 use evenkeel_proto::keys::Keys;
@@ -259,6 +261,7 @@ impl Controller {
         mut asked: mpsc::Receiver<Ask>,
         stop: CancellationToken,
     ) {
+        let mut pulse = Pulse::default();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -280,6 +283,7 @@ impl Controller {
                 _ = tick.tick() => self.tick().await,
                 () = stop.cancelled() => return,
             }
+            pulse.beat(|| self.status());
         }
     }
 
