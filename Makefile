@@ -13,7 +13,7 @@ SEED ?= 1
 LAB := --features evenkeel-tests/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fault-test test-fast properties lint build quality speed migration-speed model binaries setup setup-build
+.PHONY: help demo test fault-test test-fast properties lint build quality speed migration-speed model deb packages-test binaries setup setup-build
 
 .NOTPARALLEL:
 
@@ -56,6 +56,14 @@ lint: setup-build ## formatting and clippy, warnings are errors
 
 build: setup-build ## the programs as they are shipped, in target/release
 	$(CARGO) build --workspace --bins --release
+
+# Of other programs than the release: deploy/debian/build.
+deb: setup ## three Debian packages of the release, in target/packages/release; docs/packaging.md
+	nice $(CARGO) build --release --bins -p evenkeel-agent -p evenkeel-scheduler -p evenkeel
+	deploy/debian/build $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/packages/release
+
+packages-test: setup binaries ## units and packages, installed in a scratch root; the install page in the lab (root)
+	$(RUN) $(CARGO) test -p evenkeel-tests $(LAB) --test packages
 
 # Comparisons that are known and proven are not solved again; `rm -r target/quality` forgets them.
 QUALITY := $(CARGO_TARGET_DIR)/quality

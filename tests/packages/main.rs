@@ -11,6 +11,8 @@
 )]
 
 mod configuration;
+mod debian;
+mod scratch;
 mod units;
 
 use std::path::PathBuf;
