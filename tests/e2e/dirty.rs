@@ -24,6 +24,7 @@ const LAB: LabOptions = LabOptions {
     keepalive: (5, 5),
     prometheus: false,
     shipped_agents: false,
+    daemons: true,
     locks: false,
 };
 /// A copy over this link does not keep up with LARGE, and with what HOT writes only because it is always the same.

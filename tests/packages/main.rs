@@ -12,14 +12,19 @@
 
 mod configuration;
 mod debian;
+mod page;
+mod polkit;
 mod scratch;
 mod units;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use evenkeel_tests::lab::repository;
 
+/// Something that follows from what was done has come about within this time, however busy the machine is.
+const SOON: Duration = Duration::from_secs(60);
 /// The daemons: the last part of their names.
 const DAEMONS: [&str; 2] = ["agent", "scheduler"];
 

@@ -38,6 +38,8 @@ pub struct LabOptions {
     pub locks: bool,
     /// Whether agents are the build that is shipped: for measuring what they cost.
     pub shipped_agents: bool,
+    /// Whether Evenkeel runs; without it there is one machine for a scheduler.
+    pub daemons: bool,
 }
 
 impl Default for LabOptions {
@@ -52,6 +54,7 @@ impl Default for LabOptions {
             prometheus: false,
             locks: false,
             shipped_agents: false,
+            daemons: true,
         }
     }
 }
@@ -69,7 +72,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings a lab up, daemons and all, and waits until a leader has seen every host.
+    /// Brings a lab up; with daemons, waits until a leader has seen every host.
     #[must_use]
     pub fn up(options: &LabOptions) -> Self {
         evenkeel_daemon::install_crypto();
@@ -85,8 +88,13 @@ impl Lab {
             _mixed: mixed,
             _turn: turn,
         };
-        let mut words: Vec<String> = ["up", "--daemons", "--bin"].map(str::to_owned).into();
-        words.push(programs.display().to_string());
+        let mut words: Vec<String> = vec!["up".to_owned()];
+        if options.daemons {
+            words.extend(["--daemons".to_owned(), "--bin".to_owned()]);
+            words.push(programs.display().to_string());
+        } else {
+            words.extend(["--no-daemons", "--schedulers", "1"].map(str::to_owned));
+        }
         words.extend(["--watchdog".to_owned(), std::process::id().to_string()]);
         words.extend(["--cpu".to_owned(), options.cpu_percent.to_string()]);
         words.extend(["--mem".to_owned(), options.memory_mib.to_string()]);
@@ -101,7 +109,9 @@ impl Lab {
         }
         words.push(options.hosts.to_string());
         lab.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        lab.wait_for_picture(options.hosts);
+        if options.daemons {
+            lab.wait_for_picture(options.hosts);
+        }
         lab
     }
 
