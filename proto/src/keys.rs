@@ -34,6 +34,8 @@ pub enum Key {
     PolicyHistory(u64),
     /// A key below `scheduler/leader/`
     Leader,
+    /// `events/<sequence>-<epoch>`
+    Event(u64, i64),
 }
 
 impl Keys {
@@ -135,6 +137,12 @@ impl Keys {
         format!("{}policy/history/{n:08}", self.root)
     }
 
+    /// Event `sequence`, written in `epoch`: keys of events sort by their time, and no two leaders' are the same.
+    #[must_use]
+    pub fn event(&self, sequence: u64, epoch: i64) -> String {
+        format!("{}events/{sequence:012}-{epoch:012}", self.root)
+    }
+
     /// Name of the election; etcd's Election API puts each candidate below it.
     #[must_use]
     pub fn election(&self) -> String {
@@ -159,6 +167,10 @@ impl Keys {
             ["policy", "active"] => Some(Key::PolicyActive),
             ["policy", "history", n] => Some(Key::PolicyHistory(n.parse().ok()?)),
             ["scheduler", "leader", _] => Some(Key::Leader),
+            ["events", event] => {
+                let (sequence, epoch) = event.split_once('-')?;
+                Some(Key::Event(sequence.parse().ok()?, epoch.parse().ok()?))
+            }
             _ => None,
         }
     }
@@ -192,6 +204,7 @@ mod tests {
             (keys.policy_active(), Key::PolicyActive),
             (keys.policy_history(7), Key::PolicyHistory(7)),
             (format!("{}/694d", keys.election()), Key::Leader),
+            (keys.event(1042, 57), Key::Event(1042, 57)),
         ];
         for (text, key) in cases {
             assert_eq!(keys.parse(&text), Some(key), "{text}");
@@ -210,6 +223,13 @@ mod tests {
         ] {
             assert_eq!(keys.parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn events_sort_by_their_number() {
+        let keys = keys();
+        assert!(keys.event(9, 57) < keys.event(10, 57));
+        assert!(keys.event(99, 570) < keys.event(100, 57));
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::core::drains::{Drain, census};
 use crate::core::{Assessment, Hold, Postponed, Trouble};
 use crate::observe::{Fleet, IntentEntry, Remembered};
 
+mod events;
+
+use events::EventMetrics;
+
 /// What to do with guests of unknown whereabouts is the operator's decision: this gauge raises the alert.
 const UNKNOWN_HELP: &str = "Migrations whose outcome is not known; their guests are untouchable.";
 
@@ -45,6 +49,7 @@ pub struct Metrics {
     replica: ReplicaMetrics,
     fleet: FleetMetrics,
     moves: MoveMetrics,
+    events: EventMetrics,
     /// Hosts whose drains have series.
     last_drains: Arc<Mutex<BTreeSet<HostName>>>,
     /// Rules that have series, with their kinds.
@@ -256,6 +261,7 @@ impl Metrics {
             replica: ReplicaMetrics::new(&make)?,
             fleet: FleetMetrics::new(&make)?,
             moves: MoveMetrics::new(&make)?,
+            events: EventMetrics::new(&make)?,
             last_drains: Arc::default(),
             last_rules: Arc::default(),
         };

@@ -21,6 +21,7 @@ mod dashboards;
 mod demo;
 mod dirty;
 mod drain;
+mod events;
 mod identity;
 mod kinds;
 mod leadership;

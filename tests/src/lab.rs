@@ -133,7 +133,9 @@ impl Lab {
         std::fs::read_to_string(self.path(Path::new(below))).unwrap_or_default()
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    /// `lab WORDS`, to be started.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["--id", &self.id]).args(words);
         command.stdin(Stdio::null());

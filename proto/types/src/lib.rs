@@ -4,12 +4,14 @@
 //! the agent drives it and the scheduler follows it: both must agree on every transition.
 
 pub mod convergence;
+pub mod event;
 pub mod id;
 pub mod lifecycle;
 pub mod reason;
 pub mod whereabouts;
 
 pub use convergence::{Ladder, Round, Rung};
+pub use event::EventKind;
 pub use id::{Epoch, GuestId, HostName, InvalidId, OrderId};
 pub use lifecycle::{AbortCause, CallResult, Command, CopyFacts, Event, MigrationState, Outcome};
 pub use reason::{FailureReason, Refusal};

@@ -44,6 +44,8 @@ macro_rules! reasons {
     };
 }
 
+pub(crate) use reasons;
+
 /// A reason's name that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownReason(pub String);

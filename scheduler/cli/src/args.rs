@@ -1,6 +1,7 @@
 //! The command line: verbs, flags and their help. Nothing is done here.
 
 mod apply;
+mod events;
 mod hosts;
 mod place;
 mod policy;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::Address;
 
 pub use apply::ApplyArgs;
+pub use events::EventsArgs;
 pub use hosts::{DrainArgs, HostNames, RollArgs};
 pub use place::PlaceArgs;
 pub use policy::PolicyCommand;
@@ -98,6 +100,8 @@ pub enum Command {
     Guests(ListArgs<GuestColumn>),
     /// List migrations, open and remembered ones, newest last
     Migrations(MigrationsArgs),
+    /// List what has happened, who did it and why, newest last
+    Events(EventsArgs),
     /// One host
     #[command(subcommand)]
     Host(ShowHost),

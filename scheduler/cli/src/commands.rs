@@ -5,6 +5,7 @@ mod change;
 mod cordon;
 mod doctor;
 mod drain;
+mod events;
 mod explain;
 mod fleet;
 mod follow;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli, io: &mut Io) -> Result<Exit, Failure> {
         Command::Hosts(args) => list::hosts(&mut session, &args).await,
         Command::Guests(args) => list::guests(&mut session, &args).await,
         Command::Migrations(args) => list::migrations(&mut session, &args).await,
+        Command::Events(args) => events::events(&mut session, &args).await,
         Command::Host(args) => show::host(&mut session, &args).await,
         Command::Guest(ShowGuest::Show { name, source }) => {
             show::guest(&mut session, &name, &source).await

@@ -6,6 +6,7 @@
 mod change;
 mod doctor;
 mod drain;
+mod event;
 mod guest;
 mod host;
 mod migration;
@@ -22,6 +23,7 @@ pub use doctor::{Check, CheckResult, Doctor};
 pub use drain::{
     Drain, DrainEnd, HostIntent, Intent, IntentsChange, Obstacle, RollEnd, RollFailure,
 };
+pub use event::{Event, EventLine, Events};
 pub use guest::{Guest, GuestDetail, Guests};
 pub use host::{Host, HostDetail, Hosts, Pressure};
 pub use migration::{Migration, MigrationDetail, Migrations, Phase, Prediction, Progress, Trigger};

@@ -13,7 +13,7 @@ pub enum Access {
 }
 
 /// Every method of `SchedulerService`.
-pub const METHODS: [(&str, Access); 18] = [
+pub const METHODS: [(&str, Access); 20] = [
     ("GetStatus", Access::Read),
     ("ListHosts", Access::Read),
     ("ListGuests", Access::Read),
@@ -23,6 +23,8 @@ pub const METHODS: [(&str, Access); 18] = [
     ("GetSnapshot", Access::Read),
     ("GetPolicy", Access::Read),
     ("GetPolicyHistory", Access::Read),
+    ("ListEvents", Access::Read),
+    ("FollowEvents", Access::Read),
     ("SetMode", Access::Write),
     ("SetPause", Access::Write),
     ("Resume", Access::Write),

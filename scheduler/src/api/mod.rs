@@ -4,6 +4,7 @@
 //! again. A forwarded write is never forwarded once more.
 
 pub mod auth;
+mod events;
 pub mod views;
 
 use std::error::Error as _;
@@ -24,6 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::controller::{Controller, Handle, NoAnswer, Write, WriteError};
+use crate::core::events::Filter;
 use auth::authorise;
 
 /// The leader answers what a follower forwards within this time: a write, or the wish for a plan.
@@ -50,6 +52,7 @@ pub struct Api {
     tls: TlsPem,
     stop: CancellationToken,
     plans: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 /// Who carries out a write.
@@ -67,6 +70,7 @@ impl Api {
             tls,
             stop,
             plans: Arc::new(Semaphore::new(PLANS)),
+            readers: Arc::new(Semaphore::new(events::READERS)),
         }
     }
 
@@ -423,6 +427,40 @@ impl SchedulerService for Api {
         let revision = request.into_inner().revision;
         let history = self.read(move |c| views::policy_history(c, revision));
         history.await?.map(Response::new)
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsReply>, Status> {
+        leaders_answer!(self, request, "ListEvents", STATUS_DEADLINE, list_events);
+        let v1::ListEventsRequest { filter, limit } = request.into_inner();
+        let filter = Filter::from(filter.unwrap_or_default());
+        self.read(move |c| events::list(c, &filter, limit))
+            .await
+            .map(Response::new)
+    }
+
+    type FollowEventsStream =
+        Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::Event, Status>> + Send + 'static>>;
+
+    async fn follow_events(
+        &self,
+        request: Request<v1::FollowEventsRequest>,
+    ) -> Result<Response<Self::FollowEventsStream>, Status> {
+        let caller = authorise("FollowEvents", &request)?;
+        let Ok(seat) = self.readers.clone().try_acquire_owned() else {
+            return Err(Status::unavailable("too many follow events here"));
+        };
+        let request = request.into_inner();
+        let follower = events::Follower {
+            name: caller.to_string(),
+            filter: Filter::from(request.filter.unwrap_or_default()),
+            place: (request.after_revision, request.after_sequence),
+            seat,
+        };
+        let updates = events::serve(self.handle.clone(), follower, self.stop.clone());
+        Ok(Response::new(Box::pin(updates)))
     }
 
     async fn set_mode(

@@ -11,9 +11,10 @@ use evenkeel_proto::v1::agent_service_client::AgentServiceClient;
 use evenkeel_types::{GuestId, HostName, MigrationState, OrderId, Outcome};
 use tonic::transport::Channel;
 
-use super::{Controller, Made, Planned};
+use super::{Controller, Made, Planned, Stamp};
 use crate::core::Choice;
 use crate::core::choose::{Situation, choose};
+use crate::core::events;
 use crate::execute::agents::deliver;
 use crate::execute::orders::{Cause, Look, Moved, order_for};
 use crate::execute::reconcile::explain;
@@ -170,7 +171,9 @@ impl Controller {
         let policy = self.active.policy();
         let moved = Moved::of(guest.clone(), found, policy, cause.disks);
         let order = order_for(step, &moved, policy, cause, unix_ms());
-        let (order, mod_revision) = self.orders.create(mandate, order, &guest).await?;
+        let stamp = self.stamp(mandate);
+        let (order, mod_revision) = self.orders.create(mandate, (order, stamp), &guest).await?;
+        self.recorded(&stamp.on(events::ordered(&order)));
         self.fleet.note_written(mod_revision);
         self.is_due = true;
         // In our picture at once: what is judged next must count it.
@@ -305,17 +308,19 @@ impl Controller {
     }
 
     async fn settle(&mut self, mandate: &Mandate, entry: &OrderEntry, now_ms: i64) {
+        let stamp = self.stamp(mandate);
         let Some(journal) = self.fleet.journal_of(entry) else {
             return;
         };
         let look = Look {
+            stamp,
             fleet: &self.fleet,
             entry,
             policy: self.active.policy(),
             now_ms,
         };
         let settled = self.orders.settle(mandate, look, journal).await;
-        self.note_settled(mandate, entry, settled);
+        self.note_settled(mandate, entry, (settled, stamp));
     }
 
     async fn withdraw(
@@ -325,26 +330,29 @@ impl Controller {
         outcome: Outcome,
         detail: &str,
     ) {
+        let stamp = self.stamp(mandate);
         let look = Look {
             fleet: &self.fleet,
             entry,
             policy: self.active.policy(),
             now_ms: unix_ms(),
+            stamp,
         };
         let withdrawn = self.orders.withdraw(mandate, look, outcome, detail).await;
-        self.note_settled(mandate, entry, withdrawn);
+        self.note_settled(mandate, entry, (withdrawn, stamp));
     }
 
     pub(super) fn note_settled(
         &mut self,
         mandate: &Mandate,
         entry: &OrderEntry,
-        settled: Result<v1::Journal, CommitError>,
+        (settled, stamp): (Result<v1::Journal, CommitError>, Stamp),
     ) {
         let order = &entry.order;
         match settled {
             Ok(journal) => {
                 self.parts.metrics.settled(&journal);
+                self.recorded(&stamp.on(events::ended(&journal)));
                 self.deliveries.remove(&order.id);
                 // It stays in our picture until the mirror has brought the record of its end: a guest
                 // without order and without cool-down would look free to be moved again.

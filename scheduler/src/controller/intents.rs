@@ -5,14 +5,16 @@ use evenkeel_daemon::unix_ms;
 use evenkeel_proto::v1;
 use evenkeel_types::HostName;
 
+use super::record::verb_of;
 use super::write::WriteError;
 use super::{Controller, Planned};
 use crate::core::drains::{self, Drain, Evidence, Newest};
+use crate::core::events;
 use crate::lease::Mandate;
 use crate::observe::{IntentEntry, IntentKind};
 
-/// Hosts of one request: each takes a guard and a write of one transaction, of which etcd takes 128.
-const MOST_HOSTS: usize = 100;
+/// Hosts of one request: each takes a guard and two writes of one transaction, of which etcd takes 128.
+const MOST_HOSTS: usize = 60;
 /// The latest deadline: a year is surely a mistake of units.
 const LONGEST_DEADLINE_S: u64 = 365 * 86_400;
 
@@ -44,10 +46,7 @@ impl Controller {
             reply.intents.push(intent);
         }
         if !request.dry_run {
-            let verb = match request.kind() {
-                v1::IntentKind::Drain => "drain",
-                v1::IntentKind::Cordon | v1::IntentKind::Unspecified => "cordon",
-            };
+            let verb = verb_of(request.kind());
             self.put_intents(&mandate, changes, verb, (by, &request.reason))
                 .await?;
         }
@@ -102,7 +101,7 @@ impl Controller {
         if changes.is_empty() {
             return Ok(());
         }
-        let (mut guards, mut writes) = (vec![], vec![]);
+        let (mut guards, mut writes, mut told) = (vec![], vec![], vec![]);
         for (host, intent) in &changes {
             let key = self.keys.intent(host);
             guards.push(match self.fleet.intents.get(host) {
@@ -113,8 +112,13 @@ impl Controller {
                 Some(intent) => guard::put(&key, intent),
                 None => guard::delete(&key),
             });
+            let before = self.fleet.intents.get(host).map(|entry| &entry.message);
+            let states = (before, intent.as_ref());
+            told.push(events::intent_changed(host.as_str(), states, (by, reason)));
         }
-        let revision = self.commit(mandate, verb, guards, writes).await?;
+        let revision = self
+            .commit_with(mandate, verb, (guards, writes), told)
+            .await?;
         for (host, intent) in changes {
             tracing::info!(%host, by, reason, "{verb}");
             // In our picture at once: what is judged next must know it.

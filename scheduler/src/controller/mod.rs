@@ -10,6 +10,7 @@ mod intents;
 mod measure;
 mod policy;
 mod pulse;
+mod record;
 mod resolve;
 mod sweep;
 mod write;
@@ -27,10 +28,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use record::Stamp;
 pub use write::{Reply, Write, WriteError};
 
 use clock::Clock;
 use measure::Measurements;
+use record::Recorder;
 
 use crate::core::drains;
 use crate::core::holds::faulty_plan;
@@ -200,6 +203,7 @@ pub struct Controller {
     swept_ms: i64,
     last_cycle_ms: i64,
     holds_said: Vec<String>,
+    recorder: Recorder,
 }
 
 impl std::fmt::Debug for Controller {
@@ -251,6 +255,7 @@ impl Controller {
             swept_ms: 0,
             last_cycle_ms: 0,
             holds_said: vec![],
+            recorder: Recorder::new(parts.metrics.clone()),
             parts,
         }
     }
@@ -299,6 +304,7 @@ impl Controller {
                 }
                 Touched::Host(_) | Touched::Control => self.pace.hasten(now_ms),
                 Touched::Migration(guest) => self.is_due |= self.fleet.has_ended(&guest),
+                Touched::Event(sequence, epoch) => self.tell(sequence, epoch),
                 Touched::Other => {}
             }
         }
@@ -321,6 +327,7 @@ impl Controller {
             self.look_after_orders(mandate, now_ms).await;
             self.look_after_drains(mandate, now_ms).await;
             self.sweep(mandate, now_ms).await;
+            self.look_after_events(mandate, now_ms).await;
             let cycle = self.active.policy().control.cycle;
             if let Some(purpose) = self.purpose()
                 && self.planning.is_none()
@@ -399,6 +406,7 @@ impl Controller {
             self.drop_plan();
             self.pace.hasten(now_ms);
             self.led_epoch = epoch;
+            self.read_events_again();
         }
     }
 

@@ -5,9 +5,11 @@ use evenkeel_daemon::store::guard;
 use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Mode, Policy};
 use evenkeel_proto::v1;
+use evenkeel_types::EventKind;
 
 use super::Controller;
 use super::write::WriteError;
+use crate::core::events;
 use crate::lease::Mandate;
 
 /// Policy revisions that are kept: half a year of weekly changes and a bad week.
@@ -46,7 +48,8 @@ impl Controller {
         let text = Policy::with_mode(self.active.text(), mode);
         let record = self.next_policy(text, request.reason, by);
         if !request.dry_run {
-            self.put_policy(&mandate, &record).await?;
+            self.put_policy(&mandate, &record, EventKind::ModeChanged)
+                .await?;
             tracing::info!(
                 by,
                 mode = mode.as_str(),
@@ -84,7 +87,8 @@ impl Controller {
         }
         let record = self.next_policy(request.text, request.reason, by);
         if !request.dry_run {
-            self.put_policy(&mandate, &record).await?;
+            self.put_policy(&mandate, &record, EventKind::PolicyChanged)
+                .await?;
             tracing::info!(
                 by,
                 revision = record.revision,
@@ -120,6 +124,7 @@ impl Controller {
         &mut self,
         mandate: &Mandate,
         record: &v1::PolicyRecord,
+        kind: EventKind,
     ) -> Result<(), WriteError> {
         let active = self.keys.policy_active();
         let guards: Vec<Compare> = match &self.fleet.policy {
@@ -134,7 +139,15 @@ impl Controller {
                 .iter()
                 .map(|n| guard::delete(&self.keys.policy_history(*n))),
         );
-        let revision = self.commit(mandate, "policy", guards, writes).await?;
+        let mode = Policy::parse(&record.text).map(|policy| policy.mode);
+        let told = v1::Event {
+            policy_revision: record.revision,
+            mode: mode.map_or("", Mode::as_str).to_owned(),
+            ..events::event(kind, &record.author, &record.reason)
+        };
+        let revision = self
+            .commit_with(mandate, "policy", (guards, writes), vec![told])
+            .await?;
         // Our picture follows our own writes at once; the mirror brings the same again.
         self.fleet.policy = Some((record.clone(), revision));
         let history = &mut self.fleet.policy_history;

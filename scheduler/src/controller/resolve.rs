@@ -5,11 +5,13 @@
 
 use evenkeel_daemon::unix_ms;
 use evenkeel_proto::v1;
-use evenkeel_types::{Contradiction, HostName, MigrationState, Place, Presence};
+use evenkeel_types::{Contradiction, EventKind, HostName, MigrationState, Place, Presence};
 
 use super::Controller;
-use super::write::{Reply, WriteError, answer};
+use super::record::conclude;
+use super::write::{Reply, Tell, WriteError, answer};
 use crate::api::views::migration_of;
+use crate::core::events;
 use crate::core::unknown::is_unknown;
 use crate::execute::agents::resolve;
 use crate::execute::orders::Look;
@@ -29,13 +31,14 @@ impl Controller {
         mandate: Result<Mandate, WriteError>,
         request: &v1::ResolveGuestRequest,
         by: String,
-        reply: Reply<v1::ResolveGuestReply>,
+        (attempt, reply): (Option<v1::Event>, Reply<v1::ResolveGuestReply>),
     ) {
+        let notary = self.recorder.notary.clone();
         self.look_again(unix_ms());
         let found = mandate.and_then(|mandate| Ok((mandate, self.case(request)?)));
         let (mandate, case) = match found {
             Ok(found) => found,
-            Err(error) => return answer(reply, Err(error)),
+            Err(error) => return conclude((notary, attempt), reply, Err(error)),
         };
         let order = &case.entry.order;
         tracing::warn!(
@@ -44,13 +47,22 @@ impl Controller {
             reason = request.reason, "an operator says where a guest is"
         );
         let source_is_silent = !self.fleet.reports.contains_key(&order.source);
+        let accepted = resolved(&case, request, &by);
+        let tell = Tell {
+            notary,
+            attempt,
+            accepted,
+        };
         if !source_is_silent && !request.dry_run {
-            return self.tell_agent(&mandate, case, (request, by), reply);
+            return self.tell_agent(&mandate, case, (request, by), (tell, reply));
         }
         let answered = self
             .close_for_silent(&mandate, &case, (request, &by), source_is_silent)
             .await;
-        answer(reply, answered);
+        if request.dry_run {
+            return answer(reply, answered);
+        }
+        tell.answer(reply, answered);
     }
 
     /// The unknown migration that is meant, and the place.
@@ -105,7 +117,7 @@ impl Controller {
         mandate: &Mandate,
         case: Case,
         (request, by): (&v1::ResolveGuestRequest, String),
-        reply: Reply<v1::ResolveGuestReply>,
+        (tell, reply): (Tell, Reply<v1::ResolveGuestReply>),
     ) {
         let migration = migration_of(self, &case.entry);
         let order = &case.entry.order;
@@ -135,7 +147,7 @@ impl Controller {
                     status.message()
                 ))),
             };
-            answer(reply, result);
+            tell.answer(reply, result);
         });
     }
 
@@ -179,7 +191,9 @@ impl Controller {
         ended.ended_at_ms = now_ms;
         ended.updated_at_ms = now_ms;
         ended.detail = format!("resolved by {by}; {}", done.detail);
+        let stamp = self.stamp(mandate);
         let look = Look {
+            stamp,
             fleet: &self.fleet,
             entry: &case.entry,
             policy: self.active.policy(),
@@ -196,8 +210,20 @@ impl Controller {
             ended_at_ms: now_ms,
             ..done.migration.unwrap_or_default()
         });
-        self.note_settled(mandate, &case.entry, Ok(ended));
+        self.note_settled(mandate, &case.entry, (Ok(ended), stamp));
         Ok(done)
+    }
+}
+
+/// An operator's word, as an event.
+fn resolved(case: &Case, request: &v1::ResolveGuestRequest, by: &str) -> v1::Event {
+    let place = case.place.whereabouts();
+    let said = format!("the guest is said to be at: {place}; {}", request.reason);
+    v1::Event {
+        kind: EventKind::GuestResolved.as_str().to_owned(),
+        by: by.to_owned(),
+        why: said,
+        ..events::ordered(&case.entry.order.message)
     }
 }
 

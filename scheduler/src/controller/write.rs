@@ -5,11 +5,13 @@ use evenkeel_daemon::store::guard;
 use evenkeel_daemon::unix_ms;
 use evenkeel_planner::{Guest, GuestState, Rejection, Snapshot, place_one};
 use evenkeel_proto::v1;
-use evenkeel_types::Outcome;
+use evenkeel_types::{EventKind, Outcome};
 use tokio::sync::oneshot;
 
+use super::record::{Notary, attempt, conclude};
 use super::{Controller, NoAnswer};
 use crate::core::choose::Running;
+use crate::core::events;
 use crate::core::holds::pause_in_force;
 use crate::core::snapshot::LOCAL_DISK;
 use crate::execute::agents::cancel;
@@ -121,6 +123,25 @@ pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, WriteError>) {
     drop(reply.send(result));
 }
 
+/// What is told of a request that an agent answers.
+pub(super) struct Tell {
+    pub(super) notary: Notary,
+    /// What is refused, if it is.
+    pub(super) attempt: Option<v1::Event>,
+    /// What has happened, if it is not.
+    pub(super) accepted: v1::Event,
+}
+
+impl Tell {
+    /// Answers, and tells what came of it.
+    pub(super) fn answer<T>(self, reply: Reply<T>, result: Result<T, WriteError>) {
+        if result.is_ok() {
+            self.notary.note(self.accepted);
+        }
+        conclude((self.notary, self.attempt), reply, result);
+    }
+}
+
 /// A guest that runs is moved live, one that is shut off is moved offline: who asks must mean the right one.
 fn fits_the_state(guest: &Guest, offline: bool) -> Result<(), WriteError> {
     let shut_off = guest.state == GuestState::Shutoff;
@@ -154,38 +175,42 @@ impl Controller {
         let leads = mandate.is_ok();
         // A policy applied since the last tick must not be undone by one made from its predecessor.
         self.active = self.active.follow(self.fleet.policy.as_ref());
+        let told = (self.recorder.notary.clone(), attempt(&write));
         match write {
             // Its caller was told that there is no answer: it must not happen behind his back.
             write if write.is_abandoned() => {}
             Write::SetMode(request, by, reply) => {
-                answer(reply, self.set_mode(mandate, request, &by).await);
+                conclude(told, reply, self.set_mode(mandate, request, &by).await);
             }
             Write::SetPause(request, by, reply) => {
-                answer(reply, self.set_pause(mandate, request, by).await);
+                conclude(told, reply, self.set_pause(mandate, request, by).await);
             }
             Write::Resume(request, by, reply) => {
-                answer(reply, self.resume(mandate, &request, &by).await);
+                conclude(told, reply, self.resume(mandate, &request, &by).await);
             }
             Write::Migrate(request, by, reply) => {
-                answer(reply, self.migrate(mandate, request, by).await);
+                conclude(told, reply, self.migrate(mandate, request, by).await);
             }
-            Write::Cancel(request, by, reply) => self.cancel(mandate, request, by, reply).await,
+            Write::Cancel(request, by, reply) => {
+                self.cancel(mandate, request, by, (told.1, reply)).await;
+            }
             Write::SetIntent(request, by, reply) => {
-                answer(reply, self.set_intent(mandate, request, &by).await);
+                conclude(told, reply, self.set_intent(mandate, request, &by).await);
             }
             Write::ClearIntent(request, by, reply) => {
-                answer(reply, self.clear_intent(mandate, request, &by).await);
+                conclude(told, reply, self.clear_intent(mandate, request, &by).await);
             }
             Write::ApplyPolicy(request, by, reply) => {
-                answer(reply, self.apply_policy(mandate, request, &by).await);
+                conclude(told, reply, self.apply_policy(mandate, request, &by).await);
             }
             Write::Resolve(request, by, reply) => {
-                self.resolve(mandate, &request, by, reply).await;
+                self.resolve(mandate, &request, by, (told.1, reply)).await;
             }
         }
         // Who has the answer and asks next is to see what he wrote.
         if leads {
             self.look_again(unix_ms());
+            self.is_due |= self.recorder.has_queued();
         }
     }
 
@@ -229,7 +254,9 @@ impl Controller {
         };
         if !request.dry_run {
             let write = guard::put(&self.keys.pause(), &pause);
-            self.commit(&mandate, "pause", vec![], vec![write]).await?;
+            let told = events::event(EventKind::Paused, &pause.by, &pause.reason);
+            self.commit_with(&mandate, "pause", (vec![], vec![write]), vec![told])
+                .await?;
             tracing::info!(by = pause.by, reason = pause.reason, until_ms, "paused");
             self.fleet.pause = Some(pause.clone()); // in force before the next tick
         }
@@ -246,7 +273,10 @@ impl Controller {
         let was_paused = pause_in_force(&self.fleet, unix_ms()).is_some();
         if !request.dry_run {
             let write = guard::delete(&self.keys.pause());
-            self.commit(&mandate, "resume", vec![], vec![write]).await?;
+            let told = events::event(EventKind::Resumed, by, &request.reason);
+            let told = was_paused.then_some(told).into_iter().collect();
+            self.commit_with(&mandate, "resume", (vec![], vec![write]), told)
+                .await?;
             self.fleet.pause = None;
             tracing::info!(by, reason = request.reason, "resumed");
         }
@@ -343,12 +373,13 @@ impl Controller {
         mandate: Result<Mandate, WriteError>,
         request: v1::CancelMigrationRequest,
         by: String,
-        reply: Reply<v1::CancelMigrationReply>,
+        (attempt, reply): (Option<v1::Event>, Reply<v1::CancelMigrationReply>),
     ) {
+        let notary = self.recorder.notary.clone();
         let found = mandate.and_then(|m| self.order_by_prefix(&request.id).map(|e| (m, e)));
         let (mandate, entry) = match found {
             Ok(found) => found,
-            Err(error) => return answer(reply, Err(error)),
+            Err(error) => return conclude((notary, attempt), reply, Err(error)),
         };
         let migration = crate::api::views::migration_of(self, &entry);
         let done = v1::CancelMigrationReply {
@@ -359,11 +390,13 @@ impl Controller {
         }
         tracing::info!(by, order = %entry.order.id, reason = request.reason, "cancel asked for");
         if self.fleet.journal_of(&entry).is_none() {
+            let stamp = self.stamp(&mandate);
             let look = Look {
                 fleet: &self.fleet,
                 entry: &entry,
                 policy: self.active.policy(),
                 now_ms: unix_ms(),
+                stamp,
             };
             let detail = format!("cancelled by {by}");
             match self
@@ -378,12 +411,23 @@ impl Controller {
                     return answer(reply, Err(error.into()));
                 }
                 Ok(journal) => {
-                    self.note_settled(&mandate, &entry, Ok(journal));
+                    self.note_settled(&mandate, &entry, (Ok(journal), stamp));
                     return answer(reply, Ok(done));
                 }
             }
         }
-        self.ask_to_abort(&mandate, &entry, by, reply, done);
+        let asked = v1::Event {
+            kind: EventKind::CancelAsked.as_str().to_owned(),
+            by: by.clone(),
+            why: request.reason,
+            ..events::ordered(&entry.order.message)
+        };
+        let tell = Tell {
+            notary,
+            attempt,
+            accepted: asked,
+        };
+        self.ask_to_abort(&mandate, &entry, (by, tell), (reply, done));
     }
 
     /// Calls the source agent from a task of its own: a slow agent must not hold up the loop.
@@ -391,9 +435,8 @@ impl Controller {
         &mut self,
         mandate: &Mandate,
         entry: &OrderEntry,
-        by: String,
-        reply: Reply<v1::CancelMigrationReply>,
-        done: v1::CancelMigrationReply,
+        (by, tell): (String, Tell),
+        (reply, done): (Reply<v1::CancelMigrationReply>, v1::CancelMigrationReply),
     ) {
         let source = &entry.order.source;
         let client = match self.client_of(source) {
@@ -417,7 +460,7 @@ impl Controller {
                     status.message()
                 ))),
             };
-            answer(reply, result);
+            tell.answer(reply, result);
         });
     }
 

@@ -14,6 +14,7 @@ pub mod choose;
 pub mod cooldown;
 mod dirty;
 pub mod drains;
+pub mod events;
 pub mod holds;
 mod learn;
 pub mod lessons;

@@ -11,7 +11,8 @@ use evenkeel_proto::keys::Keys;
 use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, MigrationState, OrderId, Outcome};
 
-use crate::core::cooldown;
+use crate::controller::Stamp;
+use crate::core::{cooldown, events};
 use crate::lease::{CommitError, Mandate, commit};
 use crate::observe::{Fleet, JournalEntry, OrderEntry};
 
@@ -173,13 +174,14 @@ impl Orders {
     pub async fn create(
         &self,
         mandate: &Mandate,
-        mut order: v1::Order,
+        (mut order, stamp): (v1::Order, Stamp),
         guest: &GuestId,
     ) -> Result<(v1::Order, i64), CommitError> {
         order.epoch = mandate.epoch.0;
         let key = self.keys.order(guest);
-        let write = guard::put(&key, &order);
-        let revision = commit(&self.store, mandate, vec![guard::absent(&key)], vec![write]).await?;
+        let told = self.told(stamp.on(events::ordered(&order)));
+        let writes = vec![guard::put(&key, &order), told];
+        let revision = commit(&self.store, mandate, vec![guard::absent(&key)], writes).await?;
         Ok((order, revision))
     }
 
@@ -273,6 +275,11 @@ impl Orders {
         }
     }
 
+    /// Writes an event along with what it is about.
+    fn told(&self, event: v1::Event) -> TxnOp {
+        guard::put(&self.keys.event(event.sequence, event.epoch), &event)
+    }
+
     async fn close(
         &self,
         mandate: &Mandate,
@@ -291,7 +298,12 @@ impl Orders {
             Some(remembered) => guard::unchanged(&guest_key, remembered.mod_revision),
             None => guard::absent(&guest_key),
         });
-        writes.extend([guard::put(&guest_key, &record), guard::delete(&order_key)]);
+        let told = self.told(look.stamp.on(events::ended(&ended)));
+        writes.extend([
+            guard::put(&guest_key, &record),
+            guard::delete(&order_key),
+            told,
+        ]);
         commit(&self.store, mandate, guards, writes).await?;
         Ok(ended)
     }
@@ -308,6 +320,8 @@ pub struct Look<'a> {
     pub policy: &'a Policy,
     /// Now, milliseconds since the Unix epoch.
     pub now_ms: i64,
+    /// Of the event that tells the end.
+    pub stamp: Stamp,
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use evenkeel_types::{GuestId, HostName, MigrationState};
 use prost::Message;
 
 use super::model::{
-    GuestReading, HostFacts, HostReport, IntentEntry, JournalEntry, OrderEntry, Past, Remembered,
-    RunState,
+    EventEntry, GuestReading, HostFacts, HostReport, IntentEntry, JournalEntry, OrderEntry, Past,
+    Remembered, RunState,
 };
 
 /// More cores than any host or guest has; beyond it a number is nonsense.
@@ -264,5 +264,18 @@ pub(super) fn remembered(entry: &Entry) -> Result<Remembered, String> {
         moves: m.moves.iter().map(Past::from).collect(),
         mod_revision: entry.mod_revision,
         message: m,
+    })
+}
+
+pub(super) fn event(key: (u64, i64), entry: &Entry) -> Result<EventEntry, String> {
+    let mut message: v1::Event = message(entry)?;
+    if (message.sequence, message.epoch) != key {
+        let (sequence, epoch) = (message.sequence, message.epoch);
+        return Err(format!("written for event {sequence} of epoch {epoch}"));
+    }
+    message.revision = entry.mod_revision;
+    Ok(EventEntry {
+        message,
+        revision: entry.mod_revision,
     })
 }

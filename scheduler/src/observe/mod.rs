@@ -15,8 +15,8 @@ use evenkeel_proto::v1;
 use evenkeel_types::{GuestId, HostName, OrderId, Outcome};
 
 pub use model::{
-    GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry, OrderEntry, Past,
-    Remembered, RunState,
+    EventEntry, GuestReading, HostFacts, HostReport, IntentEntry, IntentKind, JournalEntry,
+    OrderEntry, Past, Remembered, RunState,
 };
 
 /// A report is stamped when all is read; what was read first may be older by so much.
@@ -48,6 +48,8 @@ pub struct Fleet {
     pub policy_history: BTreeMap<u64, v1::PolicyRecord>,
     /// Replicas that campaign, by key, with the revision at which each did: the oldest leads.
     pub candidates: BTreeMap<String, (i64, v1::LeaderInfo)>,
+    /// What happened, by number and epoch.
+    pub events: BTreeMap<(u64, i64), EventEntry>,
     /// Keys whose value could not be understood, with the reason. Nothing is guessed from them.
     pub malformed: BTreeMap<String, String>,
     /// Revision that this picture is true at.
@@ -69,6 +71,8 @@ pub enum Touched {
     Migration(GuestId),
     /// The policy, the pause or an intent changed.
     Control,
+    /// An event was recorded.
+    Event(u64, i64),
     /// Something else, or a whole listing.
     Other,
 }
@@ -199,6 +203,11 @@ impl Fleet {
                 self.candidates.insert(entry.key.clone(), candidate);
                 Touched::Other
             }
+            Key::Event(sequence, epoch) => {
+                let event = decode::event((sequence, epoch), entry)?;
+                self.events.insert((sequence, epoch), event);
+                Touched::Event(sequence, epoch)
+            }
             Key::PolicyHistory(n) => {
                 let record: Result<v1::PolicyRecord, String> = decode::message(entry);
                 let kept = record.clone().unwrap_or_default();
@@ -250,6 +259,10 @@ impl Fleet {
             }
             Some(Key::PolicyHistory(n)) => {
                 self.policy_history.remove(&n);
+                Touched::Other
+            }
+            Some(Key::Event(sequence, epoch)) => {
+                self.events.remove(&(sequence, epoch));
                 Touched::Other
             }
             None => Touched::Other,

@@ -225,3 +225,12 @@ impl From<&v1::MoveRecord> for Past {
         }
     }
 }
+
+/// An event as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventEntry {
+    /// What happened; with the revision.
+    pub message: v1::Event,
+    /// Revision of its writing: events are never changed.
+    pub revision: i64,
+}

@@ -3,11 +3,13 @@
 use super::paint::{Tone, paint};
 use super::text::harmless;
 
+mod events;
 mod guests;
 mod hosts;
 mod migrations;
 mod policies;
 
+pub use events::{event_line, events};
 pub use guests::guests;
 pub use hosts::hosts;
 pub use migrations::migrations;

@@ -26,6 +26,9 @@ pub(crate) struct State {
     pub(crate) guests: Vec<v1::GuestView>,
     pub(crate) migrations: Vec<v1::Migration>,
     pub(crate) policy_fault: String,
+    pub(crate) events: Vec<v1::Event>,
+    /// What a follower is told, one stream after the other; then none is opened any more.
+    pub(crate) followed: Vec<Vec<v1::Event>>,
     pub(crate) plan: String,
     pub(crate) snapshot: String,
     /// What a watcher of a migration sees, one stream after the other; then it stays open.
@@ -93,8 +96,10 @@ impl Fake {
     /// Checks the caller's role, and misbehaves where it was told to.
     async fn enter<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
         let identity = of_request(&request)?;
-        let is_read =
-            call.starts_with("get") || call.starts_with("list") || call.starts_with("watch");
+        let is_read = call.starts_with("get")
+            || call.starts_with("list")
+            || call.starts_with("watch")
+            || call.starts_with("follow");
         match identity.role {
             Role::Operator => {}
             Role::Viewer if is_read => {}
@@ -189,6 +194,44 @@ impl SchedulerService for Fake {
         if state.hold_open {
             return Ok(Response::new(Box::pin(told.chain(tokio_stream::pending()))));
         }
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Answer<v1::ListEventsReply> {
+        let asked = self.enter("list_events", request).await?;
+        let mut state = self.state();
+        let filter = asked.filter.unwrap_or_default();
+        state.log.push(format!(
+            "events {:?} {} {} {}",
+            filter.kinds, filter.guest, filter.host, asked.limit
+        ));
+        let last = state.events.last().cloned().unwrap_or_default();
+        Ok(Response::new(v1::ListEventsReply {
+            events: state.events.clone(),
+            revision: last.revision,
+            sequence: last.sequence,
+        }))
+    }
+
+    type FollowEventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+    async fn follow_events(
+        &self,
+        request: Request<v1::FollowEventsRequest>,
+    ) -> Answer<Self::FollowEventsStream> {
+        let asked = self.enter("follow_events", request).await?;
+        let mut state = self.state();
+        state.log.push(format!(
+            "follow after {}/{}",
+            asked.after_revision, asked.after_sequence
+        ));
+        if state.followed.is_empty() {
+            return Err(Status::permission_denied("no more streams"));
+        }
+        let told = iter(state.followed.remove(0).into_iter().map(Ok));
         Ok(Response::new(Box::pin(told)))
     }
 

@@ -11,6 +11,7 @@ mod apply;
 mod changes;
 mod doctor;
 mod drain;
+mod events;
 mod explain;
 mod failures;
 mod fake;
