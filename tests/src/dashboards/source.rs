@@ -534,6 +534,7 @@ fn scheduler() -> Dashboard {
             scheduler_first(),
             scheduler_loop(),
             scheduler_etcd(),
+            scheduler_events(),
             scheduler_process(),
         ],
     }
@@ -640,6 +641,28 @@ fn scheduler_etcd() -> Row {
             Panel::new(Kind::Name, "Policy", "Revision of the policy in force.")
                 .width(4)
                 .query("max by (revision) (evenkeel_policy_info)", "revision {{revision}}"),
+        ],
+    )
+}
+
+fn scheduler_events() -> Row {
+    row(
+        "The audit trail",
+        8,
+        vec![
+            lines("Events", "Events of the last hour, by what happened.")
+                .width(16)
+                .query(
+                    "sum by (kind) (increase(evenkeel_events_total[1h])) > 0",
+                    "{{kind}}",
+                ),
+            stat(
+                "Events that are missing",
+                "That were not recorded since the replicas were started: too many waited, or the lead was lost. Orders and their ends are never among them.",
+            )
+            .width(8)
+            .query("sum(evenkeel_events_dropped_total)", "events")
+            .from(1.0, "orange"),
         ],
     )
 }
