@@ -102,7 +102,7 @@ fn must_rules_hold_for_a_newcomer_and_should_rules_cost() {
         group: Some("web".into()),
         ..newcomer()
     };
-    let apart = "schema = 1\n[anti_affinity.web]\nguests = [\"group:web\"]\nstrength = ";
+    let apart = "schema = 1\n[anti_affinity.web]\nguest_labels = {group = \"web\"}\nstrength = ";
     let placement = placed(&format!("{apart}\"must\""), &web);
     assert_eq!(placement.host.as_deref(), Some("h1"));
     let (reason, detail) = why_not(&placement, "h2");
@@ -110,7 +110,8 @@ fn must_rules_hold_for_a_newcomer_and_should_rules_cost() {
         (reason, detail.as_str()),
         (BlockReason::RuleForbids, "anti_affinity.web")
     );
-    let together = "schema = 1\n[affinity.web]\nguests = [\"group:web\"]\nstrength = \"must\"";
+    let together =
+        "schema = 1\n[affinity.web]\nguest_labels = {group = \"web\"}\nstrength = \"must\"";
     let placement = placed(together, &web);
     assert_eq!(placement.candidates.len(), 1);
     assert_eq!(why_not(&placement, "h1").0, BlockReason::RuleForbids);
@@ -138,7 +139,7 @@ fn rules_select_it_by_name_and_what_it_needs_counts() {
     assert_eq!(placement.host.as_deref(), Some("h1"));
     assert_eq!(why_not(&placement, "h2").0, BlockReason::Pinned);
     let large = Newcomer {
-        memory_mib: 64_000,
+        memory_mib: 65_000,
         ..newcomer()
     };
     let placement = placed("schema = 1", &large);
@@ -150,7 +151,7 @@ fn rules_select_it_by_name_and_what_it_needs_counts() {
         why_not(&placement, "h2"),
         (
             BlockReason::NoCapacity,
-            "needs 64000 MiB, h2 has 64512 free".into()
+            "needs 65000 MiB, h2 has 64512 free".into()
         ),
     );
 }
