@@ -7,16 +7,16 @@ use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use evenkeel_planner::{Plan, Policy, Snapshot, Stale, still_good};
+use evenkeel_planner::{Plan, Snapshot, Stale, still_good};
 use evenkeel_proto::v1;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::Session;
-use super::fleet::live_snapshot;
+use super::fleet::live_snapshot_and_policy;
 use super::follow::{Ending, follow};
 use super::plan::parse;
-use super::policy::{in_force, read_text};
+use super::policy::read_text;
 use super::remembered::recall;
 use crate::args::{ApplyArgs, Format};
 use crate::client::Client;
@@ -168,11 +168,7 @@ impl Run {
 
     /// Whether the steps from `next` on are still what should be done.
     async fn judge(&self, next: usize) -> Result<(), Failure> {
-        let snapshot = live_snapshot(&self.client).await?;
-        let reply = in_force(&self.client).await?;
-        let policy = Policy::parse(&reply.text).map_err(|error| Failure::Policy {
-            faults: error.to_string(),
-        })?;
+        let (snapshot, policy) = live_snapshot_and_policy(&self.client).await?;
         self.have_arrived(&snapshot, next)?;
         let mut left = self.plan.clone();
         left.steps.drain(..next);

@@ -130,14 +130,19 @@ pub(super) async fn live_snapshot(client: &Client) -> Result<Snapshot, Failure> 
 pub(super) async fn snapshot_and_policy(fleet: Fleet) -> Result<(Snapshot, Policy), Failure> {
     match fleet {
         Fleet::File(recorded) => Ok((recorded.snapshot, recorded.policy)),
-        Fleet::Live(client) => {
-            let reply = super::policy::in_force(&client).await?;
-            let policy = Policy::parse(&reply.text).map_err(|error| Failure::Policy {
-                faults: error.to_string(),
-            })?;
-            Ok((live_snapshot(&client).await?, policy))
-        }
+        Fleet::Live(client) => live_snapshot_and_policy(&client).await,
     }
+}
+
+/// What the fleet is planned by now.
+pub(super) async fn live_snapshot_and_policy(
+    client: &Client,
+) -> Result<(Snapshot, Policy), Failure> {
+    let reply = super::policy::in_force(client).await?;
+    let policy = Policy::parse(&reply.text).map_err(|error| Failure::Policy {
+        faults: error.to_string(),
+    })?;
+    Ok((live_snapshot(client).await?, policy))
 }
 
 /// What a scheduler says of itself and the fleet.

@@ -31,6 +31,18 @@ fn made() -> Plan {
     made
 }
 
+/// The same, and back again in a wave of its own: only to have a second one, which nothing but a drain would make.
+fn there_and_back() -> Plan {
+    let mut two = made();
+    let mut back = two.steps[0].clone();
+    (back.wave, back.from, back.to) = (2, "kvm2".into(), "kvm1".into());
+    two.steps.push(back);
+    two.steps
+        .iter_mut()
+        .for_each(|step| step.reason = evenkeel_planner::StepReason::Drain);
+    two
+}
+
 /// A scheduler that gives out that plan, as somebody has seen it; and its id.
 fn seen() -> (World, String) {
     let (world, made) = (World::new(), made());
@@ -111,16 +123,8 @@ fn a_fleet_that_has_moved_on_makes_it_stale() {
 
 #[test]
 fn a_step_that_fails_ends_it_and_what_was_not_begun_is_told() {
-    let (world, made) = (World::new(), made());
-    let mut two = made.clone();
-    // Back again, in a wave of its own: only to have a second one.
-    let mut back = two.steps[0].clone();
-    (back.wave, back.from, back.to) = (2, "kvm2".into(), "kvm1".into());
-    two.steps.push(back);
-    two.steps
-        .iter_mut()
-        .for_each(|step| step.reason = evenkeel_planner::StepReason::Drain);
-    world.file("two.json", &two.to_json());
+    let world = World::new();
+    world.file("two.json", &there_and_back().to_json());
     world.fake.state().watched = vec![over(MigrationPhase::Failed, "no_convergence")];
     let run = world.run(&["apply", "two.json", "--yes", "-o", "json"]);
     assert_eq!(run.code, 1, "{run:?}");
@@ -138,15 +142,8 @@ fn a_step_that_fails_ends_it_and_what_was_not_begun_is_told() {
 
 #[test]
 fn the_next_wave_waits_until_the_last_one_is_reported() {
-    let (world, made) = (World::new(), made());
-    let mut two = made.clone();
-    let mut back = two.steps[0].clone();
-    (back.wave, back.from, back.to) = (2, "kvm2".into(), "kvm1".into());
-    two.steps.push(back);
-    two.steps
-        .iter_mut()
-        .for_each(|step| step.reason = evenkeel_planner::StepReason::Drain);
-    world.file("two.json", &two.to_json());
+    let world = World::new();
+    world.file("two.json", &there_and_back().to_json());
     world.fake.state().watched = vec![
         over(MigrationPhase::Done, ""),
         over(MigrationPhase::Done, ""),
